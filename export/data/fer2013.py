@@ -1,0 +1,79 @@
+"""FER2013 (Goodfellow et al., 2013): 48x48 grey faces in seven classes, official split.
+
+The archive is read from ``$EDGEFER_DATA/fer2013.npz`` (arrays ``images`` uint8 [N, 48, 48], ``labels``, ``split``
+0 Training / 1 PublicTest / 2 PrivateTest, ``dup_group``: equal numbers mark pixel-identical images).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from export.errors import InputError
+
+LABELS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
+"""Wire names in the archive's label order (angry, disgust, fear, happy, sad, surprise, neutral)."""
+
+SPLITS = {"train": 0, "public": 1, "private": 2}
+
+
+@dataclass(frozen=True)
+class Faces:
+    """images: uint8 [N, 48, 48] grey; labels: int64 [N], indices into :data:`LABELS`."""
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+    fingerprint: str
+    """sha256 of the pixels and labels, so that a checkpoint says what it has seen"""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def data_root() -> Path:
+    """The folder named by ``EDGEFER_DATA``. Raises InputError when it is not set or not there."""
+    value = os.environ.get("EDGEFER_DATA")
+    if not value:
+        raise InputError("EDGEFER_DATA is not set: point it at the folder that holds fer2013.npz")
+    root = Path(value)
+    if not root.is_dir():
+        raise InputError(f"EDGEFER_DATA={value}: no such folder; point it at the folder that holds fer2013.npz")
+    return root
+
+
+def read_npz(path: Path) -> Any:
+    """An open archive; raises InputError in one line when it is missing or truncated."""
+    try:
+        return np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise InputError(f"{path}: not found; see the data section of README.md") from None
+    except Exception as e:
+        raise InputError(f"{path}: unreadable ({e}); fetch it again and check its sha256") from None
+
+
+def load(split: str, root: Path | None = None) -> Faces:
+    """One split: ``train`` (leak-free), ``public``, ``private`` or ``private-clean``.
+
+    ``train`` drops the 703 Training rows whose image also occurs in a test split and the blank ones; ``private-clean``
+    keeps the 3,301 PrivateTest rows without an exact twin in Training.
+    """
+    d = read_npz((root or data_root()) / "fer2013.npz")
+    where, group = d["split"], d["dup_group"]
+    name, _, clean = split.partition("-")
+    keep = where == SPLITS[name]
+    if name == "train":
+        keep &= ~np.isin(group, group[where > 0])
+    elif clean:
+        keep &= ~np.isin(group, group[where == 0])
+    images, labels = d["images"][keep], d["labels"][keep].astype(np.int64)
+    if name == "train":
+        visible = images.std(axis=(1, 2)) >= 5
+        images, labels = images[visible], labels[visible]
+    digest = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
+    return Faces(images, labels, digest)
