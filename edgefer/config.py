@@ -36,7 +36,9 @@ class Capture(Section):
         "v4l2", description="recording: a folder written by `edgefer record`; picture: a still shown by two simulated "
         "lenses; v4l2: camera devices; gstreamer: pipelines ending in an appsink",
     )  # fmt: skip
-    source: str = Field("", description="recording folder or picture file; both lenses in one stream: device or pipeline")
+    source: str = Field(
+        "", description="recording folder or picture file; both lenses in one stream: device or pipeline"
+    )
     visible: str = Field("", description="device (/dev/video0, index) or pipeline of the visible lens")
     infrared: str = Field("", description="device or pipeline of the infrared lens; empty: there is none")
     layout: Literal["separate", "side-by-side", "top-bottom"] = Field(
@@ -45,13 +47,19 @@ class Capture(Section):
     width: int = Field(640, ge=16, le=8192, description="requested frame width of one lens, pixels")
     height: int = Field(480, ge=16, le=8192, description="requested frame height of one lens, pixels")
     fps: float = Field(25.0, gt=0, le=240, description="requested frame rate, frames per second")
-    tolerance_ms: float = Field(25.0, gt=0, le=1000, description="frames further apart than this are no pair, milliseconds")
+    tolerance_ms: float = Field(
+        25.0, gt=0, le=1000, description="frames further apart than this are no pair, milliseconds"
+    )
     lost_s: Seconds = Field(0.6, description="a lens silent for this long is lost, seconds")
     frozen_s: Seconds = Field(1.0, description="a lens that repeats the same picture for this long is frozen, seconds")
-    black_level: float = Field(6.0, ge=0, le=255, description="a frame whose brightest 1 % stays below this is black, grey levels")
+    black_level: float = Field(
+        6.0, ge=0, le=255, description="a frame whose brightest 1 % stays below this is black, grey levels"
+    )
     reopen_s: Seconds = Field(1.0, description="pause before a lost camera is opened again, seconds")
     repeat: bool = Field(False, description="recording and picture: start again at the end")
-    realtime: bool = Field(True, description="recording: keep the recorded pace; false: every frame, as fast as they are taken")
+    realtime: bool = Field(
+        True, description="recording: keep the recorded pace; false: every frame, as fast as they are taken"
+    )
 
 
 class Locate(Section):
@@ -84,7 +92,9 @@ class Locate(Section):
 class Align(Section):
     """The geometry between the lenses."""
 
-    calibration: str = Field("", description="JSON file with the 3x3 homography visible -> infrared pixels; empty: identity")
+    calibration: str = Field(
+        "", description="JSON file with the 3x3 homography visible -> infrared pixels; empty: identity"
+    )
 
 
 class Infer(Section):
@@ -103,7 +113,9 @@ class Decide(Section):
     margin: Share = Field(0.05, description="and by this much probability")
     min_conf: Share | None = Field(None, description="below this smoothed probability the label is unknown (uncertain)")
     min_face: Share = Field(0.5, description="face scores below this give low_quality")
-    forget_s: Seconds = Field(1.0, description="the smoothed state is dropped when there is no face for this long, seconds")
+    forget_s: Seconds = Field(
+        1.0, description="the smoothed state is dropped when there is no face for this long, seconds"
+    )
 
 
 class Publish(Section):
@@ -137,7 +149,9 @@ class Log(Section):
 class Config(Section):
     """The whole file."""
 
-    device: DeviceId = Field("edgefer", description="device id in every topic and message: a-z 0-9 -, at most 32; never the VIN")
+    device: DeviceId = Field(
+        "edgefer", description="device id in every topic and message: a-z 0-9 -, at most 32; never the VIN"
+    )
     capture: Capture = Capture()
     locate: Locate = Locate()
     align: Align = Align()

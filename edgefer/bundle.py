@@ -1,0 +1,200 @@
+"""The bundle: everything the device needs of a trained network, in one folder that proves itself.
+
+    manifest.json    what it is and how to use it (:class:`Manifest`), with the sha256 of every other file
+    classifier.onnx  visible uint8 [N, S, S, C], infrared uint8 [N, S, S, 1], present float32 [N, 2] -> logits [N, K]
+    golden.npz       inputs and the logits they must give, checked at every start on the machine itself
+    MODEL_CARD.md    data, protocol, figures, limits
+
+Opening verifies hashes and shapes; anything amiss is a BundleError of one line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from edgefer.errors import BundleError
+from edgefer.types import F32, U8
+
+MANIFEST = "manifest.json"
+GOLDEN = "golden.npz"
+CARD = "MODEL_CARD.md"
+DEFAULT = Path(__file__).parent / "bundles" / "default"
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")]
+Label = Annotated[str, Field(pattern=r"^[a-z_]{1,24}$")]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Crop(_Part):
+    """The aligned crop: side in pixels, channels of the visible one (1 grey, 3 BGR), landmark template in pixels."""
+
+    size: int = Field(ge=16, le=512)
+    visible_channels: Literal[1, 3]
+    template: list[tuple[float, float]] = Field(min_length=5, max_length=5)
+    """x, y of right eye, left eye, nose tip, right and left mouth corner in the crop"""
+
+
+class Graph(_Part):
+    """One file of weights and the runtime it is right for (a graph that is right for one can be wrong for another)."""
+
+    file: FileName
+    runtime: Literal["onnxruntime", "tensorrt"]
+    precision: str
+
+
+class Detector(_Part):
+    """The face detector this bundle was made with; its file is not part of the bundle."""
+
+    name: str
+    sha256: Sha256
+
+
+class Thresholds(_Part):
+    min_conf: Share
+    """smoothed probability below which the reading is ``uncertain``"""
+
+
+class Training(_Part):
+    recipe: str
+    data: dict[str, str]
+    """data set -> sha256 of what was used of it"""
+    simulated: str
+    """what in the data is not real"""
+
+
+class Manifest(_Part):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    schema_version: Literal[1]
+    name: str = Field(pattern=r"^[a-z0-9-]{1,32}$")
+    version: str = Field(pattern=r"^\d+\.\d+\.\d+$")
+    labels: list[Label] = Field(min_length=2, max_length=64)
+    crop: Crop
+    lenses_needed: list[Literal["visible", "infrared"]]
+    """lenses without which the network has no answer; empty: either will do"""
+    fusion: str
+    temperature: float = Field(gt=0)
+    thresholds: Thresholds
+    graphs: list[Graph] = Field(min_length=1)
+    golden_tolerance: float = Field(gt=0, le=0.2)
+    """largest difference of any probability from the golden one"""
+    detector: Detector
+    training: Training
+    metrics: dict[str, float]
+    files: dict[FileName, Sha256]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Manifest:
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("labels repeat")
+        missing = {g.file for g in self.graphs} | {GOLDEN, CARD}
+        if missing -= set(self.files):
+            raise ValueError(f"files lacks a sha256 for {', '.join(sorted(missing))}")
+        return self
+
+
+@dataclass(frozen=True)
+class Golden:
+    """visible uint8 [M, S, S, C], infrared uint8 [M, S, S, 1], present float32 [M, 2], logits float32 [M, K]."""
+
+    visible: U8
+    infrared: U8
+    present: F32
+    logits: F32
+
+
+@dataclass(frozen=True)
+class Bundle:
+    path: Path
+    manifest: Manifest
+    golden: Golden
+
+    @property
+    def title(self) -> str:
+        return f"{self.manifest.name}@{self.manifest.version}"
+
+    @property
+    def sha256(self) -> str:
+        """Of the manifest, which holds the hashes of everything else."""
+        return file_sha256(self.path / MANIFEST)
+
+    def graph(self, runtime: str) -> Path:
+        """The file for ``runtime``. Raises BundleError when the bundle carries none."""
+        for g in self.manifest.graphs:
+            if g.runtime == runtime:
+                return self.path / g.file
+        has = ", ".join(sorted({g.runtime for g in self.manifest.graphs}))
+        raise BundleError(f"{self.path}: no graph for {runtime}; this bundle serves {has}")
+
+
+def open_bundle(path: Path = DEFAULT) -> Bundle:
+    """Read and verify a bundle folder. Raises BundleError naming the file and the remedy."""
+    manifest = _manifest(path)
+    for name, expected in manifest.files.items():
+        _verify(path / name, expected)
+    return Bundle(path, manifest, _golden(path / GOLDEN, manifest))
+
+
+def file_sha256(path: Path) -> str:
+    with path.open("rb") as f:
+        return hashlib.sha256(f.read()).hexdigest()
+
+
+def _manifest(path: Path) -> Manifest:
+    file = path / MANIFEST
+    try:
+        raw: Any = json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise BundleError(f"{file}: not found; a bundle is a folder made by `python -m export bundle`") from None
+    except (OSError, ValueError) as e:
+        raise BundleError(f"{file}: unreadable ({e}); install the bundle again") from None
+    version = raw.get("schema_version") if isinstance(raw, dict) else None
+    if version != 1:
+        raise BundleError(f"{file}: schema_version {version!r}, this edgefer reads 1; install a matching bundle or edgefer")
+    try:
+        return Manifest.model_validate(raw)
+    except ValidationError as e:
+        first = e.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"])) or "manifest"
+        raise BundleError(f"{file}: '{key}': {first['msg']}; install the bundle again") from None
+
+
+def _verify(file: Path, expected: str) -> None:
+    try:
+        actual = file_sha256(file)
+    except FileNotFoundError:
+        raise BundleError(f"{file}: missing; install the bundle again") from None
+    except OSError as e:
+        raise BundleError(f"{file}: unreadable ({e}); install the bundle again") from None
+    if actual != expected:
+        raise BundleError(f"{file}: sha256 is {actual[:12]}..., the manifest says {expected[:12]}...; install the bundle again")
+
+
+def _golden(file: Path, m: Manifest) -> Golden:
+    try:
+        with np.load(file, allow_pickle=False) as z:
+            golden = Golden(z["visible"], z["infrared"], z["present"], z["logits"])
+    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as e:
+        raise BundleError(f"{file}: no golden vectors in it ({e}); make the bundle again") from None
+    n, s = len(golden.logits), m.crop.size
+    expected = {
+        "visible": (n, s, s, m.crop.visible_channels), "infrared": (n, s, s, 1),
+        "present": (n, 2), "logits": (n, len(m.labels)),
+    }  # fmt: skip
+    for name, shape in expected.items():
+        if n == 0 or getattr(golden, name).shape != shape:
+            raise BundleError(f"{file}: {name} is {getattr(golden, name).shape}, expected {shape}; make the bundle again")
+    return golden

@@ -1,0 +1,114 @@
+"""From scores to a reading: calibrated, smoothed over time, steady, and honest about not knowing. Pure; time is an
+argument (``pair.mono_ns``), so frame rate and clock of the machine do not matter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgefer.config import Decide
+from edgefer.types import UNKNOWN, F32, Face, FramePair, LensState, Reading, Scores, Why
+
+
+class Smoother:
+    """First-order low-pass of the probabilities: p += (1 - exp(-dt / tau)) * (new - p).
+
+    Splitting a step in two gives the same state, so the frame rate does not matter.
+    """
+
+    def __init__(self, tau_s: float, forget_s: float) -> None:
+        self._tau, self._forget = tau_s, forget_s
+        self._state: F32 | None = None
+        self._at_ns = 0
+
+    def update(self, probs: F32, at_ns: int) -> F32:
+        """probs float32 [K] -> smoothed float32 [K] (the filter's own buffer)."""
+        dt = max(0.0, (at_ns - self._at_ns) / 1e9)
+        self._at_ns = at_ns
+        if self._state is None or dt > self._forget:
+            self._state = probs.copy()
+        else:
+            share = 1.0 if self._tau == 0 else 1.0 - math.exp(-dt / self._tau)
+            self._state += share * (probs - self._state)
+        return self._state
+
+
+class Hysteresis:
+    """The shown label changes only when another has led by ``margin`` for ``hold_s``."""
+
+    def __init__(self, margin: float, hold_s: float) -> None:
+        self._margin, self._hold_ns = margin, int(hold_s * 1e9)
+        self.label: int | None = None
+        self._challenger, self._since_ns = -1, 0
+
+    def update(self, probs: F32, at_ns: int) -> int:
+        leader = int(probs.argmax())
+        if self.label is None:
+            self.label = leader
+        if leader == self.label or probs[leader] < probs[self.label] + self._margin:
+            self._challenger = -1
+        elif leader != self._challenger:
+            self._challenger, self._since_ns = leader, at_ns
+        if self._challenger >= 0 and at_ns - self._since_ns >= self._hold_ns:
+            self.label, self._challenger = self._challenger, -1
+        return self.label
+
+    def reset(self) -> None:
+        self.label, self._challenger = None, -1
+
+
+class Decider:
+    """labels in the network's order; temperature and min_conf from the bundle, unless the configuration sets the latter."""
+
+    def __init__(self, config: Decide, labels: Sequence[str], temperature: float, min_conf: float) -> None:
+        self._config, self._labels, self._temperature = config, tuple(labels), temperature
+        self._min_conf = config.min_conf if config.min_conf is not None else min_conf
+        self._smoother = Smoother(config.smoothing_s, config.forget_s)
+        self._hysteresis = Hysteresis(config.margin, config.hold_s)
+        self._scored_ns = 0
+
+    def update(self, pair: FramePair, face: Face | None, scores: Scores | None) -> Reading:
+        """One reading per pair; ``scores`` is None when there was no face to look at."""
+        if face is None or scores is None:
+            if pair.mono_ns - self._scored_ns > self._config.forget_s * 1e9:
+                self._hysteresis.reset()
+            return self._reading(pair, None, UNKNOWN, 0.0, {}, blind_why(pair))
+        self._scored_ns = pair.mono_ns
+        smooth = self._smoother.update(softmax(scores.logits, self._temperature), pair.mono_ns)
+        label = self._hysteresis.update(smooth, pair.mono_ns)
+        conf = float(smooth[label])
+        probs = dict(zip(self._labels, smooth.tolist(), strict=True))
+        why = self._doubt(face, conf)
+        return self._reading(pair, face, self._labels[label] if why is None else UNKNOWN, conf, probs, why)
+
+    def _doubt(self, face: Face, conf: float) -> Why | None:
+        if face.score < self._config.min_face:
+            return Why.LOW_QUALITY
+        return Why.UNCERTAIN if conf < self._min_conf else None
+
+    @staticmethod
+    def _reading(
+        pair: FramePair, face: Face | None, label: str, conf: float, probs: dict[str, float], why: Why | None
+    ) -> Reading:
+        lenses = (pair.visible_state, pair.infrared_state)
+        score, yaw = (face.score, face.yaw_deg) if face else (0.0, 0.0)
+        return Reading(label, conf, probs, why, score, yaw, lenses, pair.mono_ns)
+
+
+def blind_why(pair: FramePair) -> Why:
+    """Why there is no face: what stands in the way, worst first; a lens that works and shows none is ``no_face``."""
+    states = (pair.visible_state, pair.infrared_state)
+    if LensState.OK in states:
+        return Why.NO_FACE
+    if LensState.BLACK in states:
+        return Why.BLACK
+    return Why.FROZEN if LensState.FROZEN in states else Why.CAMERA_LOST
+
+
+def softmax(logits: F32, temperature: float) -> F32:
+    """Calibrated probabilities float32 [K]."""
+    z = logits / temperature
+    e = np.exp(z - z.max())
+    return (e / e.sum()).astype(np.float32)

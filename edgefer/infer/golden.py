@@ -1,0 +1,42 @@
+"""The golden check: the network's answers on this machine against those it was packed with. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from edgefer.bundle import GOLDEN, Bundle
+from edgefer.errors import BundleError
+from edgefer.types import F32, AlignedPair, Scores
+
+
+def softmax(logits: F32, temperature: float) -> F32:
+    """Probabilities over the last axis."""
+    z = logits / temperature
+    e = np.exp(z - z.max(axis=-1, keepdims=True))
+    return (e / e.sum(axis=-1, keepdims=True)).astype(np.float32)
+
+
+def golden_gap(infer: Callable[[AlignedPair], Scores], bundle: Bundle) -> float:
+    """Largest difference of any probability over all golden vectors."""
+    g, t = bundle.golden, bundle.manifest.temperature
+    worst = 0.0
+    for k in range(len(g.logits)):
+        one = slice(k, k + 1)
+        logits = infer(AlignedPair(g.visible[one], g.infrared[one], g.present[one])).logits
+        gap = float(np.abs(softmax(logits, t) - softmax(g.logits[k], t)).max())
+        worst = max(worst, gap if np.isfinite(gap) else np.inf)
+    return worst
+
+
+def check_golden(infer: Callable[[AlignedPair], Scores], bundle: Bundle) -> float:
+    """Raises BundleError when the gap passes the manifest's tolerance; returns the gap."""
+    gap = golden_gap(infer, bundle)
+    limit = bundle.manifest.golden_tolerance
+    if gap > limit:
+        raise BundleError(
+            f"{bundle.path / GOLDEN}: on this machine the network is off by {gap:.3f} in probability (limit {limit}); "
+            "install a bundle whose graph is made for this processor"
+        )
+    return gap

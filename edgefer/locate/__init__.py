@@ -1,0 +1,37 @@
+"""Finds the driver's face: YuNet proposes, :class:`DriverTracker` decides which face is the driver's, over time."""
+
+from __future__ import annotations
+
+import cv2
+
+from edgefer.config import Locate
+from edgefer.locate.driver import DriverTracker
+from edgefer.locate.yunet import YuNet
+from edgefer.types import Face, Frame, FramePair, Lens
+
+DARK_LEVEL = 28.0
+"""mean grey level below which the infrared lens is asked first; an order of asking, not a verdict"""
+
+
+class Locator:
+    """The driver's face in a pair: on the visible lens, on the infrared lens when the visible one is dark or dead."""
+
+    def __init__(self, config: Locate, threads: int) -> None:
+        self._detector = YuNet(config)
+        self._tracker = DriverTracker(config)
+        cv2.setNumThreads(threads)
+
+    def find(self, pair: FramePair) -> Face | None:
+        """The driver's face, or None. Where the first lens shows no face the other one is asked."""
+        for frame in self._order(pair):
+            face = self._tracker.choose(frame, self._detector.detect(frame.image))
+            if face is not None:
+                return face
+        return self._tracker.hold(pair)
+
+    def _order(self, pair: FramePair) -> list[Frame]:
+        visible, infrared = pair.frame(Lens.VISIBLE), pair.frame(Lens.INFRARED)
+        frames = [f for f in (visible, infrared) if f is not None]
+        if len(frames) == 2 and frames[0].image[::16, ::16].mean() < DARK_LEVEL:
+            frames.reverse()
+        return frames
