@@ -1,0 +1,81 @@
+"""One thread that keeps one source going: open, read, and again after a failure, for ever."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from edgefer.capture.mailbox import Mailbox
+from edgefer.capture.source import Clock, EndOfStream, Source
+from edgefer.errors import CameraError
+
+log = logging.getLogger("edgefer.capture")
+
+_READ_S = 0.1
+"""How long a read may block: the most a stop has to wait for it."""
+
+
+class Reader:
+    """Feeds the mailbox from ``source`` until `stop`, the end of the stream, or an error that a retry cannot cure."""
+
+    def __init__(self, source: Source, mailbox: Mailbox, reopen_s: float, clock: Clock) -> None:
+        self._source = source
+        self._mailbox = mailbox
+        self._reopen_s = reopen_s
+        self._clock = clock
+        self._name = "+".join(lens.value for lens in source.lenses)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"capture-{self._name}", daemon=True)
+        self._lost_ns: int | None = None
+        self.lenses = source.lenses
+        self.reopened = 0
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def ask_to_stop(self) -> None:
+        self._stop.set()
+
+    def join(self) -> None:
+        """Waits for the thread; the source is closed then."""
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                self._session()
+        except EndOfStream:
+            pass
+        except Exception as e:  # whatever it is, the pipeline's thread must see it
+            self._mailbox.fail(e)
+        finally:
+            self._source.close()
+            self._mailbox.end(self.lenses)
+
+    def _session(self) -> None:
+        """From open to failure."""
+        try:
+            self._source.open()
+            while not self._stop.is_set():
+                frames = self._source.read(_READ_S)
+                if frames:
+                    self._note_return()
+                    self._mailbox.post(frames)
+        except CameraError as e:
+            self._source.close()
+            self._note_loss(e)
+            self._stop.wait(self._reopen_s)
+
+    def _note_loss(self, error: CameraError) -> None:
+        """One line a loss, however many tries it takes."""
+        self._mailbox.lose(self.lenses)
+        if self._lost_ns is None:
+            self._lost_ns = self._clock()
+            log.warning("%s lens lost: %s; trying again every %g s", self._name, error, self._reopen_s)
+
+    def _note_return(self) -> None:
+        if self._lost_ns is not None:
+            self.reopened += 1
+            log.info("%s lens is back after %.1f s", self._name, (self._clock() - self._lost_ns) / 1e9)
+            self._lost_ns = None

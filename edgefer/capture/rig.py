@@ -1,0 +1,85 @@
+"""The array camera: its sources, their threads, and the newest pair of frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import TracebackType
+
+from edgefer.capture.mailbox import Mailbox, States
+from edgefer.capture.reader import Reader
+from edgefer.capture.source import Clock, Source
+from edgefer.config import Capture
+from edgefer.types import FramePair, Lens, now_ns
+
+
+class Rig:
+    """Runs one reader thread for each source. A context manager; used once: start, then stop.
+
+    sources: which together serve each lens at most once. A lens that none serves is LOST and never waited for.
+    lockstep: nothing is dropped, each reader waits until its frame was taken, and frame times are the clock.
+    Raises ValueError when two sources serve the same lens.
+    """
+
+    def __init__(
+        self, sources: Sequence[Source], config: Capture, clock: Clock = now_ns, lockstep: bool = False
+    ) -> None:
+        lenses = [lens for source in sources for lens in source.lenses]
+        if len(lenses) != len(set(lenses)):
+            raise ValueError(f"two sources serve the same lens: {lenses}")
+        self._mailbox = Mailbox(config, lenses, lockstep, clock)
+        self._readers = [Reader(source, self._mailbox, config.reopen_s, clock) for source in sources]
+
+    def start(self) -> None:
+        """Starts the readers; they open their sources, so a missing camera delays nobody."""
+        for reader in self._readers:
+            reader.start()
+
+    def stop(self) -> None:
+        """Stops and joins every reader; their sources are closed on return. Harmless when repeated."""
+        for reader in self._readers:
+            reader.ask_to_stop()
+        self._mailbox.close()
+        for reader in self._readers:
+            reader.join()
+
+    def __enter__(self) -> Rig:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def next_pair(self, timeout_s: float) -> FramePair | None:
+        """The newest frames not yet delivered, both when they are within the tolerance, else one of them alone.
+
+        Waits at most ``timeout_s`` seconds. When nothing came: a pair without frames if every lens is LOST, else None
+        (also while cameras start, after the end of a recording, and after `stop`). Pair times strictly increase.
+        Raises InputError when a recording is damaged, and whatever else stopped a reader.
+        """
+        return self._mailbox.next_pair(timeout_s)
+
+    def states(self) -> States:
+        """What the visible and the infrared lens are worth now."""
+        return self._mailbox.states()
+
+    def now_ns(self) -> int:
+        """The clock that frame times are measured by; in lockstep the time of the newest frame."""
+        return self._mailbox.now_ns()
+
+    @property
+    def ended(self) -> bool:
+        """Whether every source is over and its last frame was taken. Live cameras never end before `stop`."""
+        return self._mailbox.ended
+
+    def counters(self) -> dict[str, int]:
+        """Counts since the start: {lens}_frames, {lens}_drops, {lens}_reopened for both lenses, and unpaired."""
+        frames, drops, unpaired = self._mailbox.counts()
+        reopened = {lens: reader.reopened for reader in self._readers for lens in reader.lenses}
+        counts = {"unpaired": unpaired}
+        for lens in Lens:
+            counts[f"{lens.value}_frames"] = frames[lens]
+            counts[f"{lens.value}_drops"] = drops[lens]
+            counts[f"{lens.value}_reopened"] = reopened.get(lens, 0)
+        return counts
