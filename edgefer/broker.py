@@ -16,6 +16,7 @@ from edgefer.errors import ServiceError
 BOUND_S = 10.0
 """longest start and longest stop, seconds"""
 HOST = "127.0.0.1"
+NOISY = ("amqtt", "transitions")
 
 log = logging.getLogger("edgefer.broker")
 
@@ -37,8 +38,9 @@ class EmbeddedBroker:
     def __enter__(self) -> EmbeddedBroker:
         _need_amqtt()
         # amqtt reports every vanished client as an error; for a demo that is noise on the user's terminal.
-        self._level = logging.getLogger("amqtt").level
-        logging.getLogger("amqtt").setLevel(logging.CRITICAL)
+        self._levels = {name: logging.getLogger(name).level for name in NOISY}
+        for name in NOISY:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         self._thread.start()
         if not self._settled.wait(BOUND_S):
             raise ServiceError(f"the embedded broker did not start within {BOUND_S:.0f} s")
@@ -51,7 +53,8 @@ class EmbeddedBroker:
         if self._loop is not None and self._stop is not None:
             self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(BOUND_S)
-        logging.getLogger("amqtt").setLevel(self._level)
+        for name, level in self._levels.items():
+            logging.getLogger(name).setLevel(level)
 
     def _run(self) -> None:
         try:

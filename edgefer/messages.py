@@ -223,9 +223,9 @@ class Stamper:
         named = {"v": 1, "dev": self.dev, "stream": self.stream, "seq": seq, "ts": ts, "mono_ns": at}
         return {**named, "boot": self.boot, "sync": self._synchronised(), "replayed": False}
 
-    def message(self, kind: type[M], mono_ns: int | None = None, **fields: Any) -> M:
+    def message(self, kind: type[M], mono_ns: int | None = None, /, **fields: Any) -> M:
         """A stamped message: ``stamper.message(EventSystem, kind="started")``. Raises pydantic's ValidationError."""
-        return kind(**self.header(kind, mono_ns), **fields)
+        return model(**self.header(model, mono_ns), **fields)
 
 
 def state_message(stamper: Stamper, reading: Reading, bundle: str) -> StateDriver:

@@ -119,7 +119,6 @@ class MqttPublisher:
             clean_session=None if five else True,
             protocol=paho.MQTTv5 if five else paho.MQTTv311,
         )
-        client.enable_logger(log.getChild("paho"))
         client.suppress_exceptions = True  # an exception in a callback would end paho's thread, silently
         client.connect_timeout = CLOSE_S
         client.reconnect_delay_set(1, 30)
@@ -130,6 +129,7 @@ class MqttPublisher:
         client.on_connect_fail = self._on_connect_fail
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
+        client.on_log = self._on_log
         return client
 
     def _secure(self, client: Client) -> None:
@@ -237,6 +237,10 @@ class MqttPublisher:
         kind = self._ledger.done(mid, reason.value, str(reason))
         if kind is not None:
             self._settle(kind, reason.value, str(reason))
+
+    def _on_log(self, _c: Client, _u: Any, _level: int, line: str) -> None:
+        # paho calls every lost connection an error; ours are told once. A broken callback is a defect and is told.
+        log.log(logging.ERROR if line.startswith("Caught exception") else logging.DEBUG, "paho: %s", line)
 
     def _tell_outage(self, line: str) -> None:
         # One line per outage: a broker away for a night must not fill the journal.
