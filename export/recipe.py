@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from export.errors import InputError
+from export.errors import InputError, RecipeError
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -68,19 +68,24 @@ class Recipe(_Section):
     version: str
     seed: int = 1
     crop: int = 48
+    template: list[tuple[float, float]] | None = Field(default=None, min_length=5, max_length=5)
+    """x, y of right eye, left eye, nose tip, right and left mouth corner in the crop, pixels (`export template`)"""
     model: Model
     training: Training
     quantisation: Quantisation = Quantisation()
 
 
 def read(path: Path) -> Recipe:
-    """Raises InputError naming file and key."""
+    """Raises InputError when there is no such file, RecipeError naming file and key when it is wrong."""
     try:
-        return Recipe.model_validate(tomllib.loads(path.read_text()))
-    except FileNotFoundError:
+        return Recipe.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path}: no such recipe; those that ship are in export/recipes/") from None
-    except tomllib.TOMLDecodeError as e:
-        raise InputError(f"{path}: not valid TOML: {e}") from None
+    except OSError as e:
+        raise InputError(f"{path}: unreadable ({e.strerror})") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+        raise RecipeError(f"{path}: not valid TOML: {e}") from None
     except ValidationError as e:
-        first = e.errors()[0]
-        raise InputError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+        first = e.errors(include_url=False)[0]
+        said = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
+        raise RecipeError(f"{path}: '{'.'.join(map(str, first['loc']))}': {said}") from None

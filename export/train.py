@@ -7,13 +7,15 @@ lens, both branches start from it, then everything is fine-tuned jointly with mo
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -34,7 +36,7 @@ def device() -> torch.device:
 
 def precision() -> torch.dtype:
     """bfloat16 where the processor multiplies it natively (2.3 times faster on AVX512-BF16), else float32."""
-    if torch.cuda.is_available() or torch.backends.cpu.get_cpu_capability() == "AVX512" and _has_bf16():
+    if torch.cuda.is_available() or (torch.backends.cpu.get_cpu_capability() == "AVX512" and _has_bf16()):
         return torch.bfloat16
     return torch.float32
 
@@ -87,11 +89,13 @@ class Trainer:
             self._save(train)
             seconds = time.monotonic() - started
             self._log(epoch=self.epoch, loss=round(loss, 4), public=round(accuracy, 4), seconds=round(seconds, 1))
-            say(f"{self.stage} {self.epoch}/{self.plan.epochs}: loss {loss:.3f}, public {accuracy:.2%}, {seconds:.0f} s")
+            done = f"{self.stage} {self.epoch}/{self.plan.epochs}"
+            say(f"{done}: loss {loss:.3f}, public {accuracy:.2%}, {seconds:.0f} s")
         return self.average.module
 
     def _epoch(self, faces: fer2013.Faces, say: Callable[[str], None]) -> float:
         self.model.train()
+        torch.manual_seed(self.recipe.seed * 100_003 + self.epoch)  # dropout repeats itself after a restart
         lost = 0.0 if self.stage == "single" else augment.Augment.lens_lost
         views = augment.Augment(size=self.plan.size_at(self.epoch), lens_lost=lost)
         seed = self.recipe.seed + (0 if self.stage == "single" else 1000)
@@ -116,19 +120,23 @@ class Trainer:
     def _rate(self, progress: float) -> None:
         """Linear warm-up, then half a cosine to zero; ``progress`` runs from 0 to 1 over the whole step."""
         w = self.plan.warmup
-        factor = progress / w if progress < w else 0.5 * (1 + np.cos(np.pi * (progress - w) / (1 - w)))
+        factor = progress / w if progress < w else 0.5 * (1 + math.cos(math.pi * (progress - w) / (1 - w)))
         for group in self.optimiser.param_groups:
             group["lr"] = self.plan.lr * max(factor, 1e-3)
 
     @torch.inference_mode()
     def accuracy(self, faces: fer2013.Faces) -> float:
-        """Top-1 of the averaged weights, clean visible crops (and simulated infrared when both are seen)."""
+        """Top-1 of the averaged weights, clean visible crops (and simulated infrared when both are seen).
+
+        The crops have the side this epoch trains at: the network has seen no other yet.
+        """
         net = self.average.eval()
         infrared = augment.simulated_infrared(faces.images, seed=self.recipe.seed)
+        images, infrared = (_resized(x, self.plan.size_at(self.epoch)) for x in (faces.images, infrared))
         right = 0
         for s in range(0, len(faces), 256):
             part = slice(s, s + 256)
-            v, i = (torch.from_numpy(x[part])[:, None] for x in (faces.images, infrared))
+            v, i = (torch.from_numpy(x[part])[:, None] for x in (images, infrared))
             label = torch.from_numpy(faces.labels[part])
             with torch.autocast(device().type, dtype=precision(), enabled=precision() != torch.float32):
                 if self.stage == "single":
@@ -169,11 +177,19 @@ def _on_device(batch: list[Tensor]) -> Batch:
     return v, i, p, y
 
 
+def _resized(images: augment.U8, side: int) -> augment.U8:
+    """uint8 [N, H, W] -> uint8 [N, side, side]."""
+    if images.shape[1] == side:
+        return images
+    return np.stack([cv2.resize(x, (side, side), interpolation=cv2.INTER_AREA) for x in images])
+
+
 def _loader(data: augment.PairDataset, recipe: Recipe, epoch: int) -> DataLoader[Any]:
     order = torch.Generator().manual_seed(recipe.seed * 100_003 + epoch)
-    return DataLoader(
-        data, recipe.training.batch, shuffle=True, generator=order, drop_last=True, num_workers=1, prefetch_factor=8
-    )
+    workers: dict[str, int] = {"num_workers": 1, "prefetch_factor": 8}
+    if len(data) < 1000:  # a process costs more than it saves
+        workers = {}
+    return DataLoader(data, recipe.training.batch, shuffle=True, generator=order, drop_last=True, **workers)
 
 
 def train(recipe: Recipe, out: Path, say: Callable[[str], None]) -> Path:
@@ -181,14 +197,11 @@ def train(recipe: Recipe, out: Path, say: Callable[[str], None]) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
     faces, check = fer2013.load("train"), fer2013.load("public")
-    say(f"{len(faces)} training faces, {len(check)} to watch, {device()} {precision()}, threads {torch.get_num_threads()}")
+    where = f"{device()} {precision()}, threads {torch.get_num_threads()}"
+    say(f"{len(faces)} training faces, {len(check)} to watch, {where}")
     single, dual = models.build(recipe.model, len(fer2013.LABELS))
     first = Trainer("single", recipe.training.single, recipe, single, single_lens, out)
     dual.start_from(first.run(faces, check, say))  # type: ignore[arg-type]
     second = Trainer("joined", recipe.training.joined, recipe, dual, both_lenses, out)
     second.run(faces, check, say)
     return second.path
-
-
-def checkpoints(out: Path) -> Iterator[Path]:
-    yield from sorted(out.glob("*.pt"))

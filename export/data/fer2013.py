@@ -21,6 +21,7 @@ LABELS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutr
 """Wire names in the archive's label order (angry, disgust, fear, happy, sad, surprise, neutral)."""
 
 SPLITS = {"train": 0, "public": 1, "private": 2}
+ARRAYS = ("images", "labels", "split", "dup_group")
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,11 @@ def data_root() -> Path:
     return root
 
 
-def read_npz(path: Path) -> Any:
-    """An open archive; raises InputError in one line when it is missing or truncated."""
+def read_npz(path: Path, names: tuple[str, ...]) -> dict[str, npt.NDArray[Any]]:
+    """The named arrays; raises InputError in one line when the file is missing, truncated or lacks one of them."""
     try:
-        return np.load(path, allow_pickle=False)
+        with np.load(path, allow_pickle=False) as z:
+            return {name: z[name] for name in names}
     except FileNotFoundError:
         raise InputError(f"{path}: not found; see the data section of README.md") from None
     except Exception as e:
@@ -63,7 +65,7 @@ def load(split: str, root: Path | None = None) -> Faces:
     ``train`` drops the 703 Training rows whose image also occurs in a test split and the blank ones; ``private-clean``
     keeps the 3,301 PrivateTest rows without an exact twin in Training.
     """
-    d = read_npz((root or data_root()) / "fer2013.npz")
+    d = read_npz((root or data_root()) / "fer2013.npz", ARRAYS)
     where, group = d["split"], d["dup_group"]
     name, _, clean = split.partition("-")
     keep = where == SPLITS[name]
@@ -77,3 +79,10 @@ def load(split: str, root: Path | None = None) -> Faces:
         images, labels = images[visible], labels[visible]
     digest = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
     return Faces(images, labels, digest)
+
+
+def twin_free(root: Path | None = None) -> npt.NDArray[np.bool_]:
+    """Which rows of ``private`` are also in ``private-clean``: bool [3589] for the official archive."""
+    d = read_npz((root or data_root()) / "fer2013.npz", ("split", "dup_group"))
+    where, group = d["split"], d["dup_group"]
+    return ~np.isin(group[where == SPLITS["private"]], group[where == SPLITS["train"]])
