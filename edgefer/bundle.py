@@ -100,8 +100,8 @@ class Manifest(_Part):
     def _consistent(self) -> Manifest:
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("labels repeat")
-        missing = {g.file for g in self.graphs} | {GOLDEN, CARD}
-        if missing -= set(self.files):
+        missing = ({g.file for g in self.graphs} | {GOLDEN, CARD}) - set(self.files)
+        if missing:
             raise ValueError(f"files lacks a sha256 for {', '.join(sorted(missing))}")
         return self
 
@@ -163,7 +163,7 @@ def _manifest(path: Path) -> Manifest:
         raise BundleError(f"{file}: unreadable ({e}); install the bundle again") from None
     version = raw.get("schema_version") if isinstance(raw, dict) else None
     if version != 1:
-        raise BundleError(f"{file}: schema_version {version!r}, this edgefer reads 1; install a matching bundle or edgefer")
+        raise BundleError(f"{file}: schema_version {version!r}, this edgefer reads 1; install a bundle made for it")
     try:
         return Manifest.model_validate(raw)
     except ValidationError as e:
@@ -180,7 +180,8 @@ def _verify(file: Path, expected: str) -> None:
     except OSError as e:
         raise BundleError(f"{file}: unreadable ({e}); install the bundle again") from None
     if actual != expected:
-        raise BundleError(f"{file}: sha256 is {actual[:12]}..., the manifest says {expected[:12]}...; install the bundle again")
+        short = f"sha256 is {actual[:12]}..., the manifest says {expected[:12]}..."
+        raise BundleError(f"{file}: {short}; install the bundle again")
 
 
 def _golden(file: Path, m: Manifest) -> Golden:
@@ -195,6 +196,7 @@ def _golden(file: Path, m: Manifest) -> Golden:
         "present": (n, 2), "logits": (n, len(m.labels)),
     }  # fmt: skip
     for name, shape in expected.items():
-        if n == 0 or getattr(golden, name).shape != shape:
-            raise BundleError(f"{file}: {name} is {getattr(golden, name).shape}, expected {shape}; make the bundle again")
+        actual = getattr(golden, name).shape
+        if n == 0 or actual != shape:
+            raise BundleError(f"{file}: {name} is {actual}, expected {shape}; make the bundle again")
     return golden

@@ -6,10 +6,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
 from edgefer.config import Decide
-from edgefer.types import UNKNOWN, F32, Face, FramePair, LensState, Reading, Scores, Why
+from edgefer.types import F32, UNKNOWN, Face, FramePair, LensState, Reading, Scores, Why
 
 
 class Smoother:
@@ -60,7 +58,7 @@ class Hysteresis:
 
 
 class Decider:
-    """labels in the network's order; temperature and min_conf from the bundle, unless the configuration sets the latter."""
+    """labels in the network's order; temperature and min_conf (unless configured) of the bundle."""
 
     def __init__(self, config: Decide, labels: Sequence[str], temperature: float, min_conf: float) -> None:
         self._config, self._labels, self._temperature = config, tuple(labels), temperature
@@ -76,7 +74,7 @@ class Decider:
                 self._hysteresis.reset()
             return self._reading(pair, None, UNKNOWN, 0.0, {}, blind_why(pair))
         self._scored_ns = pair.mono_ns
-        smooth = self._smoother.update(softmax(scores.logits, self._temperature), pair.mono_ns)
+        smooth = self._smoother.update(scores.probabilities(self._temperature), pair.mono_ns)
         label = self._hysteresis.update(smooth, pair.mono_ns)
         conf = float(smooth[label])
         probs = dict(zip(self._labels, smooth.tolist(), strict=True))
@@ -105,10 +103,3 @@ def blind_why(pair: FramePair) -> Why:
     if LensState.BLACK in states:
         return Why.BLACK
     return Why.FROZEN if LensState.FROZEN in states else Why.CAMERA_LOST
-
-
-def softmax(logits: F32, temperature: float) -> F32:
-    """Calibrated probabilities float32 [K]."""
-    z = logits / temperature
-    e = np.exp(z - z.max())
-    return (e / e.sum()).astype(np.float32)

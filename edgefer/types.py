@@ -44,7 +44,7 @@ class LensState(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One picture of one lens. ``image`` is uint8 [H, W, 3] BGR (visible) or [H, W] grey (infrared), not to be written to."""
+    """One picture of one lens. ``image`` is uint8 [H, W, 3] BGR (visible) or [H, W] grey (infrared), read-only."""
 
     lens: Lens
     image: U8
@@ -120,6 +120,12 @@ class Scores:
     """logits float32 [K], in the order of the bundle's labels."""
 
     logits: F32
+
+    def probabilities(self, temperature: float) -> F32:
+        """Calibrated probabilities float32 [K] (Guo et al. 2017, temperature scaling)."""
+        z = self.logits / temperature
+        e = np.exp(z - z.max())
+        return (e / e.sum()).astype(np.float32)
 
 
 class Why(str, Enum):

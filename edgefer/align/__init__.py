@@ -15,7 +15,7 @@ MAX_OVERSAMPLING = 4
 
 
 class Aligner:
-    """crop_size: side in pixels; channels: of the visible crop (1 grey, 3 BGR); template: five landmarks in the crop."""
+    """crop_size: side in pixels; channels: of the visible crop (1 grey, 3 BGR); template: landmarks in the crop."""
 
     def __init__(self, config: Align, crop_size: int, channels: int, template: list[tuple[float, float]]) -> None:
         self._calibration = read_calibration(Path(config.calibration)) if config.calibration else Calibration()
@@ -41,7 +41,8 @@ class Aligner:
         if face.lens is lens:
             return m
         visible, infrared = pair.visible, pair.infrared
-        assert visible is not None and infrared is not None
+        assert visible is not None, "a warp across lenses needs both frames"
+        assert infrared is not None, "a warp across lenses needs both frames"
         across = self._calibration.matrix(visible.image.shape[:2], infrared.image.shape[:2])
         return m @ (np.linalg.inv(across) if lens is Lens.INFRARED else across)
 

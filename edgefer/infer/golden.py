@@ -8,14 +8,7 @@ import numpy as np
 
 from edgefer.bundle import GOLDEN, Bundle
 from edgefer.errors import BundleError
-from edgefer.types import F32, AlignedPair, Scores
-
-
-def softmax(logits: F32, temperature: float) -> F32:
-    """Probabilities over the last axis."""
-    z = logits / temperature
-    e = np.exp(z - z.max(axis=-1, keepdims=True))
-    return (e / e.sum(axis=-1, keepdims=True)).astype(np.float32)
+from edgefer.types import AlignedPair, Scores
 
 
 def golden_gap(infer: Callable[[AlignedPair], Scores], bundle: Bundle) -> float:
@@ -24,8 +17,8 @@ def golden_gap(infer: Callable[[AlignedPair], Scores], bundle: Bundle) -> float:
     worst = 0.0
     for k in range(len(g.logits)):
         one = slice(k, k + 1)
-        logits = infer(AlignedPair(g.visible[one], g.infrared[one], g.present[one])).logits
-        gap = float(np.abs(softmax(logits, t) - softmax(g.logits[k], t)).max())
+        here = infer(AlignedPair(g.visible[one], g.infrared[one], g.present[one])).probabilities(t)
+        gap = float(np.abs(here - Scores(g.logits[k]).probabilities(t)).max())
         worst = max(worst, gap if np.isfinite(gap) else np.inf)
     return worst
 

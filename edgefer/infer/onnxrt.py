@@ -38,7 +38,9 @@ class OnnxRuntime:
         self._check_signature(str(file), len(m.labels))
 
     def infer(self, pair: AlignedPair) -> Scores:
-        feed = {"visible": pair.visible, "infrared": pair.infrared, "present": pair.present}
+        feed: dict[str, np.ndarray[Any, Any]] = {
+            "visible": pair.visible, "infrared": pair.infrared, "present": pair.present,
+        }  # fmt: skip
         for name, (dtype, shape) in self._inputs.items():
             if feed[name].dtype != dtype or feed[name].shape != shape:
                 raise ValueError(f"{name}: {feed[name].dtype} {feed[name].shape}, expected {dtype} {shape}")

@@ -17,7 +17,7 @@ class Locator:
     """The driver's face in a pair: on the visible lens, on the infrared lens when the visible one is dark or dead."""
 
     def __init__(self, config: Locate, threads: int) -> None:
-        self._detector = YuNet(config)
+        self._config, self._detector = config, YuNet(config)
         self._tracker = DriverTracker(config)
         cv2.setNumThreads(threads)
 
@@ -28,6 +28,10 @@ class Locator:
             if face is not None:
                 return face
         return self._tracker.hold(pair)
+
+    def forget(self) -> None:
+        """The next pair has nothing to do with the last one."""
+        self._tracker = DriverTracker(self._config)
 
     def _order(self, pair: FramePair) -> list[Frame]:
         visible, infrared = pair.frame(Lens.VISIBLE), pair.frame(Lens.INFRARED)

@@ -27,7 +27,7 @@ def overlap(a: Box, b: Box) -> float:
 
 
 class DriverTracker:
-    """The largest face in the driver's region, kept as long as it is seen: a passenger who leans in takes nothing over."""
+    """The largest face in the driver's region, kept while it is seen: a passenger leaning in takes nothing over."""
 
     def __init__(self, config: Locate) -> None:
         self._region, self._hold_ns = config.region, int(config.hold_s * 1e9)

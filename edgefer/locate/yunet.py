@@ -52,7 +52,7 @@ class YuNet:
 
     def __init__(self, config: Locate) -> None:
         self._width, self._min_face = config.width, config.min_face
-        cv2.setLogLevel(2)  # OpenCV 5 warns of its own defaults at every creation
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # OpenCV 5 warns of its own defaults
         self._net = cv2.FaceDetectorYN.create(str(model_path(config.model)), "", (64, 64), config.min_score, 0.3, 200)
         self._small: U8 = np.empty((0, 0, 3), np.uint8)
 

@@ -1,0 +1,40 @@
+# make demo | test | lint | bench   Each sets up what it needs in .venv; nothing is installed outside it.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+# CI trains, exports and quantises too; elsewhere `make setup EXTRAS=cpu,demo,export,dev` brings torch (large).
+EXTRAS ?= cpu,demo,dev$(if $(filter true,$(CI)),$(comma)export)
+comma  := ,
+STAMP  := $(VENV)/.ready-$(subst $(comma),-,$(EXTRAS))
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: demo test lint bench setup wheel clean
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3,10) <= sys.version_info < (3,14))' 2>/dev/null || { echo "Python 3.10 to 3.13 is needed; name one: make PYTHON=python3.12" >&2; exit 69; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Python's venv module is missing: apt install python3-venv" >&2; exit 69; }
+	@test -x $(BIN)/python || { echo "creating $(VENV) ..."; $(PYTHON) -m venv $(VENV); }
+	@echo "installing edgefer[$(EXTRAS)] into $(VENV) (the first time this takes a minute or two) ..."
+	@case ,$(EXTRAS), in *,export,*) $(BIN)/pip install -q --progress-bar off torch==2.13.0 ;; esac
+	@$(BIN)/pip install -q --progress-bar off -e '.[$(EXTRAS)]' || { echo "the packages could not be installed: is the network there? Run make again when it is" >&2; exit 69; }
+	@touch $@
+
+demo: setup
+	@$(BIN)/edgefer demo $(ARGS)
+
+test: setup
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: setup
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check -q . && $(BIN)/mypy && echo "lint: clean"
+
+bench: setup
+	@$(BIN)/edgefer bench $(ARGS)
+
+wheel: setup
+	@$(BIN)/pip wheel -q --no-deps -w dist . && ls dist/*.whl
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info

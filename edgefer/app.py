@@ -1,0 +1,134 @@
+"""Wires the objects a configuration asks for; starts and stops them in order."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+
+from edgefer import bundle as bundles
+from edgefer import messages, sdnotify
+from edgefer.align import Aligner
+from edgefer.bundle import Bundle
+from edgefer.capture import open_rig
+from edgefer.capture.rig import Rig
+from edgefer.config import Config
+from edgefer.decide import Decider
+from edgefer.health import StageTimes, Watchdog, memory_mb, temperatures
+from edgefer.infer import Network, open_network
+from edgefer.locate import Locator
+from edgefer.messages import Health, Message, Meta, Stamper, Status
+from edgefer.pipeline import Pipeline
+from edgefer.publish import Publisher, open_publisher
+from edgefer.report import Every, Reporter
+from edgefer.types import Reading, now_ns
+
+log = logging.getLogger("edgefer")
+
+
+def open_bundle(config: Config) -> Bundle:
+    return bundles.open_bundle(Path(config.infer.bundle) if config.infer.bundle else bundles.DEFAULT)
+
+
+def run(config: Config, should_stop: Callable[[], bool], on_reading: Callable[[Reading], None] | None = None) -> None:
+    """The daemon: until ``should_stop`` or the end of a recording. Raises EdgeferError, one line."""
+    with started(config, on_reading=on_reading) as pipeline:
+        sdnotify.notify("READY=1")
+        log.info("ready: device %s", config.device)
+        pipeline.run(should_stop)
+        sdnotify.notify("STOPPING=1")
+
+
+@contextmanager
+def started(
+    config: Config, rig: Rig | None = None, on_reading: Callable[[Reading], None] | None = None
+) -> Iterator[Pipeline]:
+    """Everything open, the network proven, the cameras running; on the way out the same in reverse."""
+    bundle = open_bundle(config)
+    network = open_network(bundle, config.infer)
+    log.info("bundle %s opened, golden vectors passed", bundle.title)
+    try:
+        rig = rig if rig is not None else open_rig(config.capture)
+        stamper = Stamper(config.device, messages.new_stream(), messages.boot_id())
+        publisher = open_publisher(config.publish, config.device, stamper)
+        pipeline = wire(config, bundle, network, rig, publisher, stamper)
+        pipeline.on_reading = on_reading
+        publisher.open(meta(config, bundle, stamper))
+        try:
+            with rig:
+                publisher.publish(stamper.message(messages.EventSystem, kind="started", detail=bundle.title))
+                yield pipeline
+        finally:
+            publisher.close(stamper.message(Status, state="stopped", session=max(1, now_ns() // 1_000_000)))
+    finally:
+        network.close()
+
+
+def wire(
+    config: Config, bundle: Bundle, network: Network, rig: Rig, publisher: Publisher, stamper: Stamper
+) -> Pipeline:
+    m = bundle.manifest
+    times = StageTimes()
+    return Pipeline(
+        rig=rig,
+        locator=Locator(config.locate, config.infer.threads),
+        aligner=Aligner(config.align, m.crop.size, m.crop.visible_channels, m.crop.template),
+        network=network,
+        decider=Decider(config.decide, m.labels, m.temperature, m.thresholds.min_conf),
+        reporter=Reporter(stamper, bundle.title, config.publish.rate_hz),
+        publisher=publisher,
+        watchdog=Watchdog(sdnotify.notify),
+        health=HealthSource(stamper, rig, publisher, times, config.health.period_s),
+        times=times,
+    )
+
+
+def meta(config: Config, bundle: Bundle, stamper: Stamper) -> Meta:
+    """The birth document."""
+    m = bundle.manifest
+    return stamper.message(
+        Meta,
+        software=f"edgefer {version()}",
+        bundle=messages.BundleInfo(name=m.name, version=m.version, sha256=bundle.sha256),
+        labels=tuple(m.labels),
+        schemas=tuple(messages.schema_id(kind) for kind in messages.MESSAGES),
+        cameras=(config.capture.kind,),
+        limits={"state_rate_hz": config.publish.rate_hz, "lost_after_s": config.capture.lost_s},
+    )
+
+
+def version() -> str:
+    try:
+        return metadata.version("edgefer")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+class HealthSource:
+    """The health message once every ``period_s``, else None."""
+
+    def __init__(self, stamper: Stamper, rig: Rig, publisher: Publisher, times: StageTimes, period_s: float) -> None:
+        self._stamper, self._rig, self._publisher, self._times = stamper, rig, publisher, times
+        self._due = Every(period_s, now_ns)
+        self._start = self._then = time.monotonic()
+        self._frames = 0
+
+    def __call__(self) -> Message | None:
+        if not self._due():
+            return None
+        now, frames = time.monotonic(), self._times.count("decide")
+        rate = (frames - self._frames) / max(now - self._then, 1e-6)
+        self._then, self._frames = now, frames
+        return self._stamper.message(
+            Health,
+            rates={"readings": rate},
+            stages=self._times.summary(),
+            counters={**self._rig.counters(), **self._publisher.counters()},
+            spool_depth=0,
+            memory_mb=memory_mb(),
+            temperatures=temperatures(),
+            uptime_s=now - self._start,
+        )

@@ -1,0 +1,199 @@
+"""Arguments and exit codes only: 0 done, 64 usage, 66 no input, 69 service missing or refusing, 78 configuration."""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import json
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from edgefer import config as configuration
+from edgefer.config import Config
+from edgefer.errors import EX_OK, EX_USAGE, EdgeferError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``edgefer``: returns the exit code; a user never sees a traceback."""
+    args = _parser().parse_args(argv)
+    try:
+        return int(args.command(args) or EX_OK)
+    except EdgeferError as e:
+        print(f"edgefer: {e}", file=sys.stderr)
+        return e.exit_code
+    except KeyboardInterrupt:
+        print("edgefer: interrupted", file=sys.stderr)
+        return 130
+
+
+def daemon(argv: Sequence[str] | None = None) -> int:
+    """``edgefer-daemon``: the same as ``edgefer run``."""
+    return main(["run", *(sys.argv[1:] if argv is None else argv)])
+
+
+def _run(args: argparse.Namespace) -> None:
+    from edgefer import app
+
+    settings = _with_publisher(configuration.read(args.config), args.publisher)
+    _logging(settings.log.level)
+    faulthandler.enable()
+    app.run(settings, _stop_on_signal().is_set)
+
+
+def _replay(args: argparse.Namespace) -> None:
+    from edgefer import app
+
+    base = configuration.read(args.config) if args.config else Config()
+    settings = _with_publisher(base, args.publisher).model_copy(
+        update={"capture": base.capture.model_copy(update={"kind": "recording", "source": str(args.recording),
+                                                           "realtime": args.realtime, "repeat": False})}
+    )  # fmt: skip
+    _logging(settings.log.level)
+    app.run(settings, _stop_on_signal().is_set)
+
+
+def _record(args: argparse.Namespace) -> None:
+    from edgefer.capture import Recorder, open_rig, record
+
+    settings = configuration.read(args.config)
+    _logging(settings.log.level)
+    stop = _stop_on_signal()
+    with (
+        Recorder(args.recording, fps=settings.capture.fps, images=args.images) as recorder,
+        open_rig(settings.capture) as rig,
+    ):
+        print(f"recording to {args.recording}, Ctrl-C ends it", file=sys.stderr)
+        record(rig, recorder, args.seconds, stop.is_set)
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from edgefer.demo import show
+
+    return show.demo(forever=args.forever)
+
+
+def _bench(args: argparse.Namespace) -> None:
+    from edgefer import bench
+
+    settings = configuration.read(args.config) if args.config else Config()
+    bench.bench(settings, bench.Plan(args.seconds, args.recording, args.vs, args.json))
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from edgefer import doctor
+
+    if args.reference:
+        print(doctor.reference())
+        return EX_OK
+    return doctor.doctor(args.config)
+
+
+def _bundle_inspect(args: argparse.Namespace) -> None:
+    from edgefer import bundle
+
+    opened = bundle.open_bundle(args.bundle)
+    print(json.dumps({**opened.manifest.model_dump(mode="json"), "sha256": opened.sha256}, indent=1))
+
+
+def _bundle_verify(args: argparse.Namespace) -> None:
+    from edgefer import bundle
+    from edgefer.config import Infer
+    from edgefer.infer import open_network
+
+    opened = bundle.open_bundle(args.bundle)
+    open_network(opened, Infer()).close()
+    print(
+        f"{opened.title}: {len(opened.manifest.files)} files and {len(opened.golden.logits)} golden vectors are right"
+    )
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse exits with 2; sysexits.h says 64."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(EX_USAGE, f"edgefer: {message}; see {self.prog} --help\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    from edgefer.bundle import DEFAULT
+
+    top = _Parser(prog="edgefer", description="The driver's expression from a visible + infrared camera, over MQTT.")
+    verbs = top.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+
+    def add(name: str, help_: str, command: object, group: object = None) -> argparse.ArgumentParser:
+        p: argparse.ArgumentParser = (group or verbs).add_parser(name, help=help_, description=help_)  # type: ignore[attr-defined]
+        p.set_defaults(command=command)
+        return p
+
+    publisher = {"choices": ("mqtt", "stdout"), "help": "instead of publish.kind of the configuration"}
+    p = add("run", "run the pipeline until stopped (what edgefer-daemon does)", _run)
+    p.add_argument("--config", type=Path, required=True, metavar="FILE", help="configuration, see deploy/edgefer.toml")
+    p.add_argument("--publisher", **publisher)  # type: ignore[arg-type]
+    p = add("demo", "show the whole way on a synthetic drive, with its own broker", _demo)
+    p.add_argument("--forever", action="store_true", help="repeat until Ctrl-C")
+    p = add("bench", "measure frames/s, stage times, memory and start-up on this machine", _bench)
+    p.add_argument("--config", type=Path, metavar="FILE", help="configuration to measure; default: the defaults")
+    p.add_argument("--seconds", type=_positive, default=10.0, help="length of each measured run (10)")
+    p.add_argument("--recording", type=Path, metavar="FOLDER", help="frames to use; default: the demo's")
+    p.add_argument(
+        "--vs", metavar="KEY=VALUE", help="measure this setting beside it, e.g. infer.threads=1 or infer.bundle=DIR"
+    )
+    p.add_argument("--json", type=Path, metavar="FILE", help="write the figures here as well")
+    p = add("doctor", "say what is there, what is missing and what to do about it", _doctor)
+    p.add_argument("--config", type=Path, metavar="FILE", help="check this configuration too")
+    p.add_argument("--reference", action="store_true", help="print the configuration reference and exit")
+    group = add("bundle", "look at a bundle", None).add_subparsers(
+        metavar="COMMAND", required=True, parser_class=_Parser
+    )
+    for name, help_, command in (
+        ("inspect", "print the manifest of a verified bundle", _bundle_inspect),
+        ("verify", "check every hash and the golden vectors on this machine", _bundle_verify),
+    ):
+        p = add(name, help_, command, group)
+        p.add_argument(
+            "bundle", type=Path, nargs="?", default=DEFAULT, help="bundle folder; default: the one that ships"
+        )
+    p = add("record", "write what the lenses see into a recording", _record)
+    p.add_argument("recording", type=Path, help="folder to create")
+    p.add_argument("--config", type=Path, required=True, metavar="FILE", help="configuration whose cameras to use")
+    p.add_argument("--seconds", type=_positive, default=3600.0, help="stop after this long")
+    p.add_argument("--images", action="store_true", help="lossless PNG files instead of two video files")
+    p = add("replay", "run the pipeline on a recording", _replay)
+    p.add_argument("recording", type=Path, help="folder written by `edgefer record`")
+    p.add_argument("--config", type=Path, metavar="FILE", help="configuration of everything but the cameras")
+    p.add_argument("--publisher", default="stdout", **publisher)  # type: ignore[arg-type]
+    p.add_argument(
+        "--realtime", action="store_true", help="at the recorded pace; default: every frame, as fast as it goes"
+    )
+    return top
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number of seconds")
+    return value
+
+
+def _with_publisher(settings: Config, kind: str | None) -> Config:
+    if kind is None:
+        return settings
+    return settings.model_copy(update={"publish": settings.publish.model_copy(update={"kind": kind})})
+
+
+def _logging(level: str) -> None:
+    logging.basicConfig(
+        level=level.upper(), format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr, force=True
+    )
+
+
+def _stop_on_signal() -> threading.Event:
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop

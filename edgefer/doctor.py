@@ -1,0 +1,109 @@
+"""``edgefer doctor``: what is there, what is missing, and what to do about it, a line each."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from edgefer import bundle as bundles
+from edgefer import config as configuration
+from edgefer.config import Config
+from edgefer.errors import EX_OK, EdgeferError, ServiceError
+
+Check = Callable[[], str]
+
+
+def doctor(path: Path | None) -> int:
+    """Print a line per check; the exit code is that of the worst: 0 or that of the first error."""
+    settings = configuration.read(path) if path else Config()
+    worst = EX_OK
+    for name, check in _checks(settings, path is not None).items():
+        try:
+            print(f"ok    {name}: {check()}")
+        except EdgeferError as e:
+            print(f"FAIL  {name}: {e}")
+            worst = worst or e.exit_code
+    return worst
+
+
+def _checks(settings: Config, configured: bool) -> dict[str, Check]:
+    checks: dict[str, Check] = {
+        "system": lambda: f"Python {platform.python_version()}, {platform.machine()}, {os.cpu_count()} processors",
+        "opencv": lambda: _package("cv2", "pip install 'edgefer[cpu]'; on a Jetson it comes with JetPack"),
+        "onnxruntime": lambda: _package("onnxruntime", "pip install 'edgefer[cpu]'"),
+        "int8": _int8,
+        "detector": lambda: _detector(settings),
+        "bundle": lambda: _bundle(settings),
+    }
+    if configured:
+        checks["cameras"] = lambda: _cameras(settings)
+        checks["broker"] = lambda: _broker(settings)
+    return checks
+
+
+def _package(name: str, remedy: str) -> str:
+    try:
+        module = importlib.import_module(name)
+    except ImportError as e:
+        raise ServiceError(f"not installed ({e}); {remedy}") from None
+    return str(module.__version__)
+
+
+def _int8() -> str:
+    try:
+        flags = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return "this system does not say; the golden check decides"
+    vnni = any(flag in flags for flag in ("avx512_vnni", "avx_vnni", "asimddp"))
+    return "the processor has 8-bit dot products" if vnni else "no 8-bit dot products: needs a reduced-range graph"
+
+
+def _detector(settings: Config) -> str:
+    from edgefer.locate.yunet import model_path
+
+    return f"{model_path(settings.locate.model)}, sha256 as pinned"
+
+
+def _bundle(settings: Config) -> str:
+    from edgefer.infer import open_network
+
+    opened = bundles.open_bundle(Path(settings.infer.bundle) if settings.infer.bundle else bundles.DEFAULT)
+    open_network(opened, settings.infer).close()
+    return f"{opened.title}, {len(opened.golden.logits)} golden vectors pass here"
+
+
+def _cameras(settings: Config) -> str:
+    """Two seconds of the real thing."""
+    from edgefer.capture import open_rig
+    from edgefer.types import LensState, now_ns
+
+    end, pair = now_ns() + 2_000_000_000, None
+    with open_rig(settings.capture) as rig:
+        while now_ns() < end and not rig.ended:
+            pair = rig.next_pair(0.25) or pair
+    if pair is None or LensState.OK not in (pair.visible_state, pair.infrared_state):
+        raise ServiceError("no lens delivers a picture; check [capture], plugs and the group `video`")
+    return f"visible {pair.visible_state.value}, infrared {pair.infrared_state.value}"
+
+
+def _broker(settings: Config) -> str:
+    p = settings.publish
+    if p.kind == "stdout":
+        return "none asked for (publish.kind = stdout)"
+    try:
+        socket.create_connection((p.host, p.port), timeout=3).close()
+    except OSError as e:
+        raise ServiceError(f"{p.host}:{p.port} does not answer ({e}); check publish.host and publish.port") from None
+    return f"{p.host}:{p.port} accepts connections"
+
+
+def reference() -> str:
+    """The configuration reference as a Markdown table."""
+    rows = ["| key | value | default | meaning |", "|---|---|---|---|"]
+    for key, kind, default, meaning in configuration.reference():
+        rows.append(f"| `{key}` | {kind} | `{default}` | {meaning} |")
+    return "\n".join(rows)

@@ -1,0 +1,76 @@
+"""The loop, on one page: capture -> locate -> align -> infer -> decide -> publish. Data never flows back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from edgefer.align import Aligner
+from edgefer.capture.rig import Rig
+from edgefer.decide import Decider
+from edgefer.health import StageTimes, Watchdog
+from edgefer.infer import Network
+from edgefer.locate import Locator
+from edgefer.messages import Message
+from edgefer.publish import Publisher
+from edgefer.report import Reporter
+from edgefer.types import AlignedPair, Face, FramePair, Reading, Scores, now_ns
+
+WAIT_S = 0.25
+"""longest wait for the cameras, well below the watchdog and the one second in which a loss must show"""
+
+
+@dataclass
+class Pipeline:
+    """The stages, wired by :mod:`edgefer.app`. ``step`` handles one pair."""
+
+    rig: Rig
+    locator: Locator
+    aligner: Aligner
+    network: Network
+    decider: Decider
+    reporter: Reporter
+    publisher: Publisher
+    watchdog: Watchdog
+    health: Callable[[], Message | None]
+    times: StageTimes = field(default_factory=StageTimes)
+    on_reading: Callable[[Reading], None] | None = None
+
+    def run(self, should_stop: Callable[[], bool]) -> None:
+        """Until told to stop or a recording ends. Errors that a restart does not cure come out as EdgeferError."""
+        while not should_stop() and not self.rig.ended:
+            self.step()
+            self.publisher.check()
+            self.watchdog.work_finished()
+
+    def step(self) -> None:
+        with self.times.measure("frame"):
+            with self.times.measure("wait"):
+                pair = self.rig.next_pair(WAIT_S)
+            if pair is None:
+                return
+            reading = self._read(pair)
+            with self.times.measure("publish"):
+                self._publish(reading)
+
+    def _read(self, pair: FramePair) -> Reading:
+        with self.times.measure("locate"):
+            face = self.locator.find(pair)
+        scores = self._score(pair, face) if face is not None else None
+        with self.times.measure("decide"):
+            return self.decider.update(pair, face, scores)
+
+    def _score(self, pair: FramePair, face: Face) -> Scores:
+        with self.times.measure("align"):
+            crops: AlignedPair = self.aligner.cut(pair, face)
+        with self.times.measure("infer"):
+            return self.network.infer(crops)
+
+    def _publish(self, reading: Reading) -> None:
+        for message in self.reporter.report(reading, now_ns()):
+            self.publisher.publish(message)
+        health = self.health()
+        if health is not None:
+            self.publisher.publish(health)
+        if self.on_reading is not None:
+            self.on_reading(reading)

@@ -1,0 +1,93 @@
+"""Which messages a reading is worth: the state at its rate, an event for every change, health now and then.
+
+Judgement only: messages are returned, not sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from edgefer.messages import EventDriver, EventSystem, Message, Stamper, StateDriver, state_message
+from edgefer.types import Lens, LensState, Reading
+
+LENS_SETTLE_S = 1.0
+"""a lens must keep its new state for this long before it is an event"""
+
+
+class Reporter:
+    """bundle: ``name@version``; rate_hz: state messages per second; all times come with the readings."""
+
+    def __init__(self, stamper: Stamper, bundle: str, rate_hz: float) -> None:
+        self._stamper, self._bundle = stamper, bundle
+        self._period_ns, self._due_ns = int(1e9 / rate_hz), 0
+        self._last: Reading | None = None
+        self._label = ""
+        self._lenses = [LensWatch(lens) for lens in Lens]
+
+    def report(self, reading: Reading, now_ns: int) -> list[Message]:
+        """Events first, so that a subscriber hears of a change before it sees the new state."""
+        messages: list[Message] = [*self._driver_events(reading), *self._lens_events(reading, now_ns)]
+        self._last = reading
+        if now_ns >= self._due_ns:
+            self._due_ns = max(self._due_ns + self._period_ns, now_ns + self._period_ns // 2)
+            messages.append(self._state(reading))
+        return messages
+
+    def _state(self, reading: Reading) -> StateDriver:
+        return state_message(self._stamper, reading, self._bundle)
+
+    def _driver_events(self, r: Reading) -> list[EventDriver]:
+        was = self._last
+        found = []
+        if was is not None and was.valid != r.valid:
+            before, after = ("valid", "invalid") if was.valid else ("invalid", "valid")
+            found.append(self._event(r, kind="validity", before=before, after=after, why=r.why))
+        if r.valid and self._label not in ("", r.label):
+            found.append(self._event(r, kind="label", before=self._label, after=r.label, conf=min(1.0, r.conf)))
+        if r.valid:
+            self._label = r.label
+        return found
+
+    def _event(self, r: Reading, **fields: Any) -> EventDriver:
+        return self._stamper.message(EventDriver, r.mono_ns, **fields)
+
+    def _lens_events(self, r: Reading, now_ns: int) -> list[EventSystem]:
+        found = []
+        for watch, state in zip(self._lenses, r.lenses, strict=True):
+            kind = watch.update(state, now_ns)
+            if kind is not None:
+                found.append(self._stamper.message(EventSystem, now_ns, kind=kind, lens=watch.lens, state=state))
+        return found
+
+
+class LensWatch:
+    """One lens: ``lens_lost`` when it stops being OK, ``lens_back`` when it is OK again, once each."""
+
+    def __init__(self, lens: Lens) -> None:
+        self.lens = lens
+        self._said = LensState.OK
+        self._seen, self._since_ns = LensState.OK, 0
+
+    def update(self, state: LensState, now_ns: int) -> str | None:
+        if state is not self._seen:
+            self._seen, self._since_ns = state, now_ns
+        if state is self._said or now_ns - self._since_ns < LENS_SETTLE_S * 1e9:
+            return None
+        self._said = state
+        return "lens_back" if state is LensState.OK else "lens_lost"
+
+
+class Every:
+    """True once every ``period_s``, the first time after one whole period."""
+
+    def __init__(self, period_s: float, clock_ns: Callable[[], int]) -> None:
+        self._period_ns, self._clock_ns = int(period_s * 1e9), clock_ns
+        self._due_ns = clock_ns() + self._period_ns
+
+    def __call__(self) -> bool:
+        now = self._clock_ns()
+        if now < self._due_ns:
+            return False
+        self._due_ns = now + self._period_ns
+        return True
