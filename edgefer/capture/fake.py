@@ -30,7 +30,8 @@ Event = Step | U8 | int
 class FakeSource:
     """Plays ``script`` one event a read, then what `play` adds, and is silent in between.
 
-    A silent read blocks for its timeout or until the next `play`. opened and closed count the calls that did something.
+    A silent read blocks for its timeout or until the next `play`. opened and closed count the calls that did
+    something; whoever opens it twice without closing it leaks a descriptor, as with a real camera.
     """
 
     def __init__(
@@ -59,7 +60,6 @@ class FakeSource:
     def open(self) -> None:
         if self.broken:
             raise CameraError("fake camera: the plug is out")
-        self.close()
         self._fd = os.open(os.devnull, os.O_RDONLY)
         self._index = 0
         self.opened += 1

@@ -36,8 +36,8 @@ class Mailbox:
         with self._news:
             for frame in frames:
                 self.frames[frame.lens] += 1
-                self._newest_ns = max(frame.mono_ns, self._newest_ns or frame.mono_ns)
-                self._policies[frame.lens].see(frame.image, frame.mono_ns)
+                if not self._lockstep:
+                    self._see(frame)
                 self._pairing.put(frame)
             self._news.notify_all()
             while self._lockstep and not self._closed and any(self._pairing.waiting(f.lens) for f in frames):
@@ -92,8 +92,7 @@ class Mailbox:
                 now_ns = self._now()
                 match = self._pairing.take(now_ns, self._awaited(now_ns))
                 if match is not None:
-                    self._news.notify_all()  # a lockstep reader waits for its slot
-                    return self._pair(match, now_ns)
+                    return self._pair(match)
                 left_s = give_up - time.monotonic()
                 if left_s <= 0 or self._closed or self._drained():
                     return self._nothing(now_ns)
@@ -111,17 +110,25 @@ class Mailbox:
         return not self._running and self._pairing.empty()
 
     def _awaited(self, now_ns: int) -> set[Lens]:
-        """A lost lens is not waited for; in lockstep every reader that still runs is."""
-        if self._lockstep:
+        """A lost lens is not waited for; in lockstep, and while cameras start, every reader that still runs is."""
+        if self._lockstep or now_ns < self._quiet_until_ns:
             return self._running
         return {lens for lens in self._running if self._policies[lens].state(now_ns) is not LensState.LOST}
 
     def _states(self, now_ns: int) -> States:
         return self._policies[Lens.VISIBLE].state(now_ns), self._policies[Lens.INFRARED].state(now_ns)
 
-    def _pair(self, match: Match, now_ns: int) -> FramePair:
-        oldest_ns = min(frame.mono_ns for frame in match if frame is not None)
-        return FramePair(*match, *self._states(now_ns), mono_ns=oldest_ns)
+    def _see(self, frame: Frame) -> None:
+        self._policies[frame.lens].see(frame.image, frame.mono_ns)
+        self._newest_ns = max(frame.mono_ns, self._newest_ns or frame.mono_ns)
+
+    def _pair(self, match: Match) -> FramePair:
+        frames = [frame for frame in match if frame is not None]
+        if self._lockstep:  # a frame that waits for its moment must not make its lens alive before that
+            for frame in frames:
+                self._see(frame)
+            self._news.notify_all()  # the reader waits for its slot
+        return FramePair(*match, *self._states(self._now()), mono_ns=min(frame.mono_ns for frame in frames))
 
     def _nothing(self, now_ns: int) -> FramePair | None:
         """All lenses lost is worth saying, but not while cameras are still starting, nor of a recording's slow disk."""

@@ -62,7 +62,8 @@ class PictureSource:
         now = self._clock()
         if now < due:
             return ()
-        self._due_ns = max(due + self._period_ns, now - self._period_ns)  # after a stall: no burst to catch up
+        stalled = now - due >= self._period_ns  # then there is no burst to catch up
+        self._due_ns = (now if stalled else due) + self._period_ns
         self._index += 1
         dx, dy = _drift(now)
         return tuple(

@@ -137,8 +137,8 @@ class _VideoTrack:
 
     def verify(self) -> None:
         """OpenCV's writer says nothing when the disk is full or the file has become too long for its format."""
-        reader = cv2.VideoCapture(str(self._path))
-        held = int(reader.get(cv2.CAP_PROP_FRAME_COUNT))
+        reader = cv2.VideoCapture(str(self._path), cv2.CAP_OPENCV_MJPEG)  # the others estimate the count
+        held = max(0, int(reader.get(cv2.CAP_PROP_FRAME_COUNT)))
         reader.release()
         if held != self._count:
             raise InputError(f"{self._path}: holds {held} of {self._count} frames; is the disk full?")

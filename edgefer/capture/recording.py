@@ -58,16 +58,36 @@ class Recording:
 
 
 def read_recording(folder: Path) -> Recording:
-    """Opens each file once, to know that it can be. Raises InputError: one line with the file and the remedy."""
+    """Checks the folder, and that the first picture of each lens can be read.
+
+    Raises InputError: one line with the file and the remedy.
+    """
     described = _read_json(folder / "recording.json")
     files = {lens: folder / described[lens.value] for lens in Lens if described.get(lens.value)}
     for path in files.values():
         if not path.exists():
             raise InputError(f"{path}: missing, though recording.json names it; record again or correct the name")
-        open_reel(path).close()
     times = _read_times(folder / "timestamps.csv", files)
+    for lens, path in files.items():
+        _probe(path, times[lens][0][0])
     size = int(described["width"]), int(described["height"])
     return Recording(folder, files, times, size, float(described["fps"]))
+
+
+def _probe(path: Path, index: int) -> None:
+    reel = open_reel(path)
+    try:
+        if reel.picture(index) is None:
+            raise _cut_short(path, index)
+    finally:
+        reel.close()
+
+
+def _cut_short(path: Path, index: int) -> InputError:
+    return InputError(
+        f"{path}: ends before frame {index}, which timestamps.csv lists: the recording is cut short; record again, "
+        "or remove the rows"
+    )
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -221,10 +241,7 @@ class RecordingSource:
     def _checked(self, image: U8 | None, index: int) -> U8:
         path = self._recording.files[self._lens]
         if image is None:
-            raise InputError(
-                f"{path}: ends before frame {index}, which timestamps.csv lists: the recording is cut short; "
-                "record again, or remove the rows"
-            )
+            raise _cut_short(path, index)
         try:
             converted = convert(image, self._lens)
         except CameraError as e:

@@ -65,7 +65,7 @@ class Rig:
         return self._mailbox.states()
 
     def now_ns(self) -> int:
-        """The clock that frame times are measured by; in lockstep the time of the newest frame."""
+        """The clock that frame times are measured by; in lockstep the time of the newest frame delivered."""
         return self._mailbox.now_ns()
 
     @property

@@ -1,0 +1,196 @@
+"""Live cameras without a camera: a stand-in for cv2.VideoCapture, pixel formats, and halved pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from capture_helpers import FakeClock, picture
+
+from edgefer.capture.fake import FakeSource
+from edgefer.capture.opencv import OpenCvSource, convert, scale_to_bytes
+from edgefer.capture.picture import PictureSource
+from edgefer.capture.stacked import StackedSource
+from edgefer.errors import CameraError, ConfigError, InputError
+from edgefer.types import Lens
+
+
+class StandIn:
+    """cv2.VideoCapture with a script: pictures, or None for a device that has stopped."""
+
+    images: Iterable[Any] = ()
+    opens = True
+    fourcc = cv2.VideoWriter.fourcc(*"YUYV")
+
+    def __init__(self) -> None:
+        self.left = list(self.images)
+        self.settings: dict[int, float] = {}
+        self.released = False
+        type(self).last = self
+
+    last: StandIn
+
+    def open(self, name: str, backend: int, limits: list[int]) -> bool:
+        return self.opens
+
+    def set(self, key: int, value: float) -> bool:
+        self.settings[key] = value
+        return True
+
+    def get(self, key: int) -> float:
+        return float(self.fourcc)
+
+    def read(self) -> tuple[bool, Any]:
+        image = self.left.pop(0)
+        if isinstance(image, str):
+            raise cv2.error("backend broke")
+        return image is not None, image
+
+    def release(self) -> None:
+        self.released = True
+
+
+@pytest.fixture
+def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A device file that exists, and OpenCV that opens it."""
+    monkeypatch.setattr(cv2, "VideoCapture", StandIn)
+    monkeypatch.setattr(StandIn, "images", ())
+    (tmp_path / "video0").touch()
+    return str(tmp_path / "video0")
+
+
+def camera(device: str, lens: Lens = Lens.VISIBLE) -> OpenCvSource:
+    source = OpenCvSource(lens, "v4l2", device, (64, 48), 25.0)
+    source.open()
+    return source
+
+
+def test_size_rate_and_a_short_queue_are_asked_for(device: str) -> None:
+    camera(device)
+    asked = StandIn.last.settings
+    assert (asked[cv2.CAP_PROP_FRAME_WIDTH], asked[cv2.CAP_PROP_FRAME_HEIGHT]) == (64, 48)
+    assert (asked[cv2.CAP_PROP_FPS], asked[cv2.CAP_PROP_BUFFERSIZE]) == (25.0, 1)
+    assert cv2.CAP_PROP_CONVERT_RGB not in asked
+
+
+def test_a_raw_16_bit_sensor_is_read_raw(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StandIn, "fourcc", cv2.VideoWriter.fourcc(*"Y16 "))
+    camera(device)
+    assert StandIn.last.settings[cv2.CAP_PROP_CONVERT_RGB] == 0
+
+
+def test_a_changed_frame_size_names_both_sizes(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StandIn, "images", [np.zeros((48, 64, 3), np.uint8), np.zeros((240, 320, 3), np.uint8)])
+    source = camera(device)
+    assert source.read(0.1)[0].index == 0
+    with pytest.raises(CameraError, match="from 64x48 to 320x240"):
+        source.read(0.1)
+    source.close()
+    assert StandIn.last.released
+
+
+@pytest.mark.parametrize(("fault", "message"), [(None, "stopped sending"), ("error", "OpenCV gave up")])
+def test_a_device_that_stops_is_a_camera_error(
+    device: str, monkeypatch: pytest.MonkeyPatch, fault: object, message: str
+) -> None:
+    monkeypatch.setattr(StandIn, "images", [fault])
+    with pytest.raises(CameraError, match=message):
+        camera(device).read(0.1)
+
+
+def test_a_device_in_use_is_named(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StandIn, "opens", False)
+    with pytest.raises(CameraError, match="another program"):
+        camera(device)
+
+
+def test_a_device_without_permission_names_the_group(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(CameraError, match="group video"):
+        camera(device)
+
+
+def test_reading_a_closed_camera_is_an_error() -> None:
+    with pytest.raises(CameraError, match="before open"):
+        OpenCvSource(Lens.VISIBLE, "v4l2", "0", (64, 48), 25.0).read(0.1)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("shape", [(48, 64), (48, 64, 1), (48, 64, 3), (48, 64, 4)])
+def test_any_picture_becomes_what_the_lens_promises(shape: tuple[int, ...], dtype: type[np.generic]) -> None:
+    image = np.full(shape, 77, dtype)
+    assert convert(image, Lens.VISIBLE).shape == (48, 64, 3)
+    grey = convert(image, Lens.INFRARED)
+    assert (grey.shape, grey.dtype) == ((48, 64), np.uint8)
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [((48, 64), np.float32), ((48, 64, 2), np.uint8), ((64,), np.uint8)])
+def test_a_picture_that_is_none_is_refused(shape: tuple[int, ...], dtype: type[np.generic]) -> None:
+    with pytest.raises(CameraError, match="not understood"):
+        convert(np.zeros(shape, dtype), Lens.VISIBLE)
+
+
+def test_a_narrow_16_bit_band_fills_the_byte() -> None:
+    ramp = np.linspace(7000, 9000, 480 * 640).reshape(480, 640).astype(np.uint16)
+    grey = scale_to_bytes(ramp)
+    assert (grey.min(), grey.max()) == (0, 255)
+    assert np.all(np.diff(grey[:, 0].astype(int)) >= 0)
+
+
+def test_the_noise_behind_a_cover_stays_dark() -> None:
+    noise = np.random.default_rng(0).integers(3000, 3004, (480, 640), dtype=np.uint16)
+    assert scale_to_bytes(noise).max() < 6
+
+
+@pytest.mark.parametrize(("layout", "axis"), [("side-by-side", 1), ("top-bottom", 0)])
+def test_a_stacked_picture_is_halved_visible_first_without_a_copy(layout: str, axis: int) -> None:
+    left, right = picture(Lens.VISIBLE, 1), picture(Lens.VISIBLE, 2)
+    both = np.concatenate([left, right], axis=axis)
+    source = StackedSource(FakeSource((Lens.VISIBLE,), [both]), layout)
+    source.open()
+    visible, infrared = source.read(0.1)
+    source.close()
+    assert np.array_equal(visible.image, left)
+    assert np.shares_memory(visible.image, both)
+    assert np.array_equal(infrared.image, right[:, :, 1])
+
+
+def test_a_stacked_picture_of_odd_width_is_refused() -> None:
+    source = StackedSource(FakeSource((Lens.VISIBLE,), [picture(Lens.VISIBLE, 0, (63, 48))]), "side-by-side")
+    source.open()
+    with pytest.raises(ConfigError, match="63x48 cannot be halved"):
+        source.read(0.1)
+    source.close()
+
+
+def test_a_picture_keeps_its_pace_and_does_not_catch_up_after_a_stall(tmp_path: Path, clock: FakeClock) -> None:
+    cv2.imwrite(str(tmp_path / "p.png"), picture(Lens.VISIBLE, 0))
+    source, start = PictureSource(tmp_path / "p.png", (64, 48), 25.0, clock, clock.wait), clock.now
+    source.open()
+    stamps = [source.read(1.0)[0].mono_ns - start for _ in range(4)]
+    assert stamps == [0, 40_000_000, 80_000_000, 120_000_000]
+    assert source.read(0.01) == ()
+    clock.wait(10.0)
+    late = [source.read(1.0)[0].mono_ns - start for _ in range(4)]
+    assert [b - a for a, b in pairwise(late)] == [40_000_000] * 3
+
+
+def test_a_picture_is_letterboxed_not_stretched(tmp_path: Path, clock: FakeClock) -> None:
+    cv2.imwrite(str(tmp_path / "p.png"), np.full((50, 400, 3), 200, np.uint8))
+    source = PictureSource(tmp_path / "p.png", (320, 240), 25.0, clock, clock.wait)
+    source.open()
+    frame = source.read(1.0)[0].image
+    assert frame[120].mean() > 190
+    assert frame[20].mean() < 10
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture"])
+def test_a_file_that_is_no_picture_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "p.png").write_bytes(content)
+    with pytest.raises(InputError, match=r"p\.png: not a picture"):
+        PictureSource(tmp_path / "p.png", (64, 48), 25.0)

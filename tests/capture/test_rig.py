@@ -1,0 +1,207 @@
+"""The rig under faults, with scripted cameras. Nothing here waits for a fixed time: events decide."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+
+from edgefer.capture.fake import Event, FakeSource, Step
+from edgefer.capture.rig import Rig
+from edgefer.config import Capture
+from edgefer.errors import CameraError, InputError
+from edgefer.types import Frame, FramePair, Lens, LensState
+
+LONG_S = 20.0
+"""a bound that only a failing test reaches"""
+QUICK = Capture(kind="v4l2", fps=200.0, tolerance_ms=2.0, lost_s=0.05, reopen_s=0.001)
+V, NIR = (Lens.VISIBLE,), (Lens.INFRARED,)
+
+
+class Unplugged(FakeSource):
+    """A failure takes the plug out; it is back after ``tries`` attempts to open it (never: None)."""
+
+    def __init__(self, lenses: tuple[Lens, ...], script: Iterable[Event], tries: int | None) -> None:
+        super().__init__(lenses, script)
+        self._tries = tries
+        self.attempts = 0
+
+    def open(self) -> None:
+        self.attempts += 1
+        self.broken = self.opened > 0 and (self._tries is None or self.attempts <= 1 + self._tries)
+        super().open()
+
+
+def drain(rig: Rig) -> list[FramePair]:
+    """All that comes until the end."""
+    pairs = []
+    while not rig.ended:
+        pair = rig.next_pair(LONG_S)
+        if pair is not None:
+            pairs.append(pair)
+    return pairs
+
+
+def next_lost(rig: Rig) -> FramePair:
+    """The first look at which every lens is lost."""
+    while (pair := rig.next_pair(0.01)) is None or pair.visible is not None or pair.infrared is not None:
+        pass
+    return pair
+
+
+def test_a_pair_carries_both_frames_and_their_states() -> None:
+    with Rig([FakeSource(tuple(Lens), [90])], QUICK) as rig:
+        pair = rig.next_pair(LONG_S)
+    assert pair is not None
+    assert pair.visible is not None
+    assert pair.infrared is not None
+    assert (pair.visible_state, pair.infrared_state) == (LensState.OK, LensState.OK)
+    assert pair.visible.image.shape == (48, 64, 3)
+    assert pair.infrared.image.shape == (48, 64)
+
+
+def test_the_newest_frame_wins_and_the_drops_are_counted() -> None:
+    source = FakeSource(V, [*range(20, 60), Step.END])
+    rig = Rig([source], QUICK)
+    rig.start()
+    rig._readers[0].join()  # the reader is through before anybody looks
+    pair = rig.next_pair(LONG_S)
+    assert pair is not None
+    assert pair.visible is not None
+    assert pair.visible.index == 39
+    assert rig.counters()["visible_drops"] == 39
+    assert rig.counters()["visible_frames"] == 40
+    assert rig.ended
+    assert rig.next_pair(LONG_S) is None
+    rig.stop()
+
+
+def test_lockstep_delivers_every_frame() -> None:
+    with Rig([FakeSource(tuple(Lens), [*range(20, 120), Step.END])], QUICK, lockstep=True) as rig:
+        pairs = drain(rig)
+    assert [pair.visible.index for pair in pairs if pair.visible] == list(range(100))
+    assert [pair.infrared.index for pair in pairs if pair.infrared] == list(range(100))
+    assert rig.counters()["visible_drops"] == 0
+
+
+def test_a_lens_that_never_delivers_costs_the_other_no_frame() -> None:
+    visible, infrared = FakeSource(V), FakeSource(NIR)
+    with Rig([visible, infrared], QUICK) as rig:
+        for index in range(40):
+            visible.play(90)
+            pair = rig.next_pair(LONG_S)
+            assert pair is not None
+            assert pair.visible is not None
+            assert pair.visible.index == index
+            assert pair.infrared is None
+            assert pair.infrared_state is LensState.LOST
+    assert rig.counters()["visible_drops"] == 0
+
+
+def test_a_lens_that_is_not_configured_is_lost_and_never_waited_for() -> None:
+    with Rig([FakeSource(V, [90])], QUICK) as rig:
+        pair = rig.next_pair(LONG_S)
+    assert pair is not None
+    assert pair.infrared_state is LensState.LOST
+    assert rig.counters()["unpaired"] == 0
+
+
+def test_when_every_lens_is_lost_the_look_says_so() -> None:
+    with Rig([Unplugged(V, [90, Step.FAIL], tries=None)], QUICK) as rig:
+        pair = next_lost(rig)
+        assert rig.states() == (LensState.LOST, LensState.LOST)
+    assert (pair.visible_state, pair.infrared_state) == (LensState.LOST, LensState.LOST)
+    assert pair.mono_ns > 0
+
+
+def test_cameras_that_are_still_starting_are_not_reported_lost() -> None:
+    with Rig([FakeSource(V)], QUICK.model_copy(update={"lost_s": 3600.0})) as rig:
+        assert rig.next_pair(0.0) is None
+
+
+def test_a_replugged_lens_comes_back_with_one_line_a_loss_and_one_a_return(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "edgefer.capture")
+    source = Unplugged(V, [90, Step.FAIL, 90, 90, Step.END], tries=5)
+    with Rig([source], QUICK) as rig:
+        pairs = drain(rig)
+    assert source.attempts == 7
+    assert pairs[-1].visible_state is LensState.OK
+    assert rig.counters()["visible_reopened"] == 1
+    assert [r.levelname for r in caplog.records] == ["WARNING", "INFO"]
+    assert "the device has failed" in caplog.records[0].getMessage()
+
+
+def test_descriptors_are_constant_over_50_replugs() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    source = FakeSource(V, [*[90, Step.FAIL] * 50, 90, Step.END])
+    with Rig([source], QUICK.model_copy(update={"reopen_s": 0.0})) as rig:
+        drain(rig)
+    assert (source.opened, source.closed) == (51, 51)
+    assert rig.counters()["visible_reopened"] == 50
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("script", [[], [90], [Step.FAIL]], ids=["silent", "lockstep frame not taken", "reopen wait"])
+def test_stop_joins_the_threads_and_closes_the_sources(script: list[Event]) -> None:
+    before = threading.active_count()
+    source = FakeSource(V, script)
+    rig = Rig([source, FakeSource(NIR)], QUICK.model_copy(update={"reopen_s": 3600.0}), lockstep=True)
+    rig.start()
+    while source.opened == 0:
+        rig.next_pair(0.001) if not script else None
+    rig.stop()
+    rig.stop()
+    assert threading.active_count() == before
+    assert source.closed == source.opened == 1
+
+
+def test_stop_lets_a_waiting_look_go() -> None:
+    rig = Rig([FakeSource(V)], QUICK.model_copy(update={"lost_s": 3600.0}))
+    seen: list[FramePair | None] = []
+    looker = threading.Thread(target=lambda: seen.append(rig.next_pair(3600.0)))
+    rig.start()
+    looker.start()
+    rig.stop()
+    looker.join(LONG_S)
+    assert seen == [None]
+
+
+def test_a_damaged_recording_is_raised_where_the_frames_are_taken() -> None:
+    with Rig([FakeSource(V, [Step.DAMAGED])], QUICK) as rig, pytest.raises(InputError, match="damaged"):
+        next_lost(rig)
+
+
+def test_a_bug_in_a_source_is_not_swallowed() -> None:
+    class Buggy(FakeSource):
+        def read(self, timeout_s: float) -> tuple[Frame, ...]:
+            raise ZeroDivisionError
+
+    with Rig([Buggy()], QUICK) as rig, pytest.raises(ZeroDivisionError):
+        next_lost(rig)
+
+
+def test_black_and_frozen_lenses_are_named_and_the_other_goes_on() -> None:
+    still = np.full((48, 64, 3), 90, np.uint8)
+    config = QUICK.model_copy(update={"frozen_s": 0.0, "tolerance_ms": 1000.0})
+    visible, infrared = FakeSource(V, [still, still]), FakeSource(NIR, [0])
+    with Rig([visible, infrared], config) as rig:
+        while rig.states() != (LensState.FROZEN, LensState.BLACK):
+            visible.play(still)
+            infrared.play(np.zeros((48, 64), np.uint8))
+            pair = rig.next_pair(LONG_S)
+    assert pair is not None
+    assert pair.frame(Lens.VISIBLE) is None
+
+
+def test_two_sources_for_one_lens_are_refused() -> None:
+    with pytest.raises(ValueError, match="same lens"):
+        Rig([FakeSource(V), FakeSource(V)], QUICK)
+
+
+def test_a_fake_camera_that_is_closed_says_so() -> None:
+    with pytest.raises(CameraError, match="before open"):
+        FakeSource().read(0.0)
