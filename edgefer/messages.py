@@ -225,7 +225,7 @@ class Stamper:
 
     def message(self, kind: type[M], mono_ns: int | None = None, /, **fields: Any) -> M:
         """A stamped message: ``stamper.message(EventSystem, kind="started")``. Raises pydantic's ValidationError."""
-        return model(**self.header(model, mono_ns), **fields)
+        return kind(**self.header(kind, mono_ns), **fields)
 
 
 def state_message(stamper: Stamper, reading: Reading, bundle: str) -> StateDriver:
