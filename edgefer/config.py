@@ -201,7 +201,7 @@ def _suggestion(loc: tuple[int | str, ...]) -> str:
     for part in loc[:-1]:
         section = section.model_fields[str(part)].annotation
     known = list(section.model_fields)
-    near = difflib.get_close_matches(str(loc[-1]), known, 1, 0.5)
+    near = difflib.get_close_matches(str(loc[-1]), known, 1, 0.65)
     return f"; did you mean '{near[0]}'?" if near else f"; known here: {', '.join(known)}"
 
 

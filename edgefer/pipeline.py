@@ -14,7 +14,7 @@ from edgefer.locate import Locator
 from edgefer.messages import Message
 from edgefer.publish import Publisher
 from edgefer.report import Reporter
-from edgefer.types import AlignedPair, Face, FramePair, Reading, Scores, now_ns
+from edgefer.types import AlignedPair, Face, FramePair, Reading, Scores
 
 WAIT_S = 0.25
 """longest wait for the cameras, well below the watchdog and the one second in which a loss must show"""
@@ -67,7 +67,7 @@ class Pipeline:
             return self.network.infer(crops)
 
     def _publish(self, reading: Reading) -> None:
-        for message in self.reporter.report(reading, now_ns()):
+        for message in self.reporter.report(reading, self.rig.now_ns()):
             self.publisher.publish(message)
         health = self.health()
         if health is not None:

@@ -1,0 +1,145 @@
+"""Crop geometry: the similarity fit, the calibration, and one warp a lens."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgefer.align import Aligner
+from edgefer.align.geometry import Calibration, read_calibration, similarity
+from edgefer.config import Align
+from edgefer.errors import InputError
+from edgefer.types import Face, Frame, FramePair, Lens, LensState
+
+TEMPLATE = [(15.0, 18.0), (33.0, 18.0), (24.0, 28.0), (17.0, 36.0), (31.0, 36.0)]
+POINTS = np.array(TEMPLATE)
+
+
+def moved(angle: float, scale: float, shift: tuple[float, float]) -> np.ndarray:
+    c, s = scale * math.cos(angle), scale * math.sin(angle)
+    return POINTS @ np.array([[c, -s], [s, c]]).T + shift
+
+
+@given(st.floats(-math.pi, math.pi), st.floats(0.05, 20), st.tuples(st.floats(-500, 500), st.floats(-500, 500)))
+def test_any_similarity_is_undone_exactly(angle: float, scale: float, shift: tuple[float, float]) -> None:
+    source = moved(angle, scale, shift)
+    m = similarity(source, POINTS)
+    assert np.allclose(source @ m[:, :2].T + m[:, 2], POINTS, atol=1e-6)
+
+
+@given(st.lists(st.tuples(st.floats(-50, 50), st.floats(-50, 50)), min_size=5, max_size=5))
+def test_no_better_similarity_nearby(noise: list[tuple[float, float]]) -> None:
+    """It is the least-squares one: small changes of its four numbers never lower the error."""
+    source = 4 * POINTS + np.array(noise)
+    m = similarity(source, POINTS)
+
+    def error(a: float, b: float, x: float, y: float) -> float:
+        k = m + np.array([[a, -b, x], [b, a, y]])
+        return float(((source @ k[:, :2].T + k[:, 2] - POINTS) ** 2).sum())
+
+    best = error(0, 0, 0, 0)
+    for step in np.eye(4) * 1e-3:
+        assert error(*step) >= best - 1e-9
+        assert error(*-step) >= best - 1e-9
+
+
+def test_points_that_coincide_give_a_finite_matrix() -> None:
+    assert np.isfinite(similarity(np.ones((5, 2)), POINTS)).all()
+
+
+def scene(size: tuple[int, int] = (480, 640)) -> tuple[np.ndarray, np.ndarray]:
+    """A picture with a bright disc on every landmark, and the landmarks."""
+    marks = moved(0.2, 5.0, (200.0, 100.0))
+    image = np.full((*size, 3), 40, np.uint8)
+    for x, y in marks:
+        cv2.circle(image, (round(x), round(y)), 9, (220, 220, 220), -1)
+    return image, marks
+
+
+def pair_of(visible: np.ndarray | None, infrared: np.ndarray | None) -> FramePair:
+    v = None if visible is None else Frame(Lens.VISIBLE, visible, 1, 0)
+    i = None if infrared is None else Frame(Lens.INFRARED, infrared, 1, 0)
+    states = [LensState.OK if f else LensState.LOST for f in (v, i)]
+    return FramePair(v, i, states[0], states[1], 1)
+
+
+def face_on(lens: Lens, marks: np.ndarray) -> Face:
+    return Face(lens, (0, 0, 10, 10), marks.astype(np.float32), 0.9)
+
+
+def bright_at_template(crop: np.ndarray) -> bool:
+    return all(crop[round(y), round(x)] > 150 for x, y in TEMPLATE)
+
+
+def test_both_lenses_show_the_landmarks_at_the_template() -> None:
+    image, marks = scene()
+    grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+    cut = Aligner(Align(), 48, 1, TEMPLATE).cut(pair_of(image, grey), face_on(Lens.VISIBLE, marks))
+    assert cut.visible.shape == cut.infrared.shape == (1, 48, 48, 1)
+    assert bright_at_template(cut.visible[0, :, :, 0])
+    assert bright_at_template(cut.infrared[0, :, :, 0])
+    assert cut.present.tolist() == [[1.0, 1.0]]
+
+
+def test_an_infrared_lens_of_half_the_resolution_needs_no_file() -> None:
+    image, marks = scene()
+    small = cv2.resize(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), (320, 240), interpolation=cv2.INTER_AREA)
+    cut = Aligner(Align(), 48, 1, TEMPLATE).cut(pair_of(image, small), face_on(Lens.VISIBLE, marks))
+    assert bright_at_template(cut.infrared[0, :, :, 0])
+
+
+@pytest.mark.parametrize("lens", list(Lens))
+def test_a_calibration_carries_the_crop_across_from_either_lens(lens: Lens, tmp_path: Path) -> None:
+    image, marks = scene()
+    h = np.array([[1.02, 0.01, 14.0], [-0.02, 0.98, -9.0], [1e-5, 2e-5, 1.0]])
+    infrared = cv2.warpPerspective(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), h, (640, 480))
+    file = tmp_path / "calibration.json"
+    file.write_text(json.dumps({"homography": h.tolist(), "visible_size": [640, 480], "infrared_size": [640, 480]}))
+    seen = marks if lens is Lens.VISIBLE else cv2.perspectiveTransform(marks[None], h)[0]
+    cut = Aligner(Align(calibration=str(file)), 48, 1, TEMPLATE).cut(pair_of(image, infrared), face_on(lens, seen))
+    assert bright_at_template(cut.visible[0, :, :, 0])
+    assert bright_at_template(cut.infrared[0, :, :, 0])
+
+
+def test_a_dead_lens_is_zero_and_not_present_also_after_it_lived() -> None:
+    image, marks = scene()
+    aligner = Aligner(Align(), 48, 3, TEMPLATE)
+    aligner.cut(pair_of(image, image[:, :, 0]), face_on(Lens.VISIBLE, marks))
+    cut = aligner.cut(pair_of(None, image[:, :, 0]), face_on(Lens.INFRARED, marks))
+    assert cut.present.tolist() == [[0.0, 1.0]]
+    assert cut.visible.shape == (1, 48, 48, 3)
+    assert not cut.visible.any()
+    assert cut.infrared.any()
+
+
+@given(st.sampled_from([0.5, 1.0, 2.0, 3.5]))
+def test_calibration_scales_with_the_stream(k: float) -> None:
+    """A stream at another resolution than that of the measurement maps the same physical point."""
+    h = np.array([[1.0, 0.0, 10.0], [0.0, 1.0, 5.0], [0.0, 0.0, 1.0]])
+    m = Calibration(h, (480, 640), (480, 640)).matrix((int(480 * k), int(640 * k)), (480, 640))
+    x, y, w = m @ [100 * k, 50 * k, 1]
+    assert np.allclose((x / w, y / w), (110, 55))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", "[1]", '{"homography": 5, "visible_size": [1, 1], "infrared_size": [1, 1]}',
+     '{"homography": [[0,0,0],[0,0,0],[0,0,0]], "visible_size": [4, 4], "infrared_size": [4, 4]}'],
+)  # fmt: skip
+def test_a_bad_calibration_names_the_file(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "calibration.json"
+    file.write_text(text)
+    with pytest.raises(InputError, match=r"calibration\.json: .*calibrate the lenses again"):
+        read_calibration(file)
+
+
+def test_a_missing_calibration_names_the_key(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"align\.calibration"):
+        read_calibration(tmp_path / "none.json")
