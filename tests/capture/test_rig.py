@@ -9,8 +9,10 @@ from collections.abc import Iterable
 
 import numpy as np
 import pytest
+from capture_helpers import FakeClock, picture
 
 from edgefer.capture.fake import Event, FakeSource, Step
+from edgefer.capture.mailbox import Mailbox
 from edgefer.capture.rig import Rig
 from edgefer.config import Capture
 from edgefer.errors import CameraError, InputError
@@ -118,6 +120,14 @@ def test_when_every_lens_is_lost_the_look_says_so() -> None:
     assert pair.mono_ns > 0
 
 
+def test_a_device_that_reports_its_failure_is_lost_before_the_silence_is_long() -> None:
+    source = Unplugged(V, [90, Step.FAIL], tries=None)
+    with Rig([source], QUICK.model_copy(update={"lost_s": 3600.0})) as rig:
+        while source.attempts < 2:
+            rig.next_pair(0.001)
+        assert rig.states() == (LensState.LOST, LensState.LOST)
+
+
 def test_cameras_that_are_still_starting_are_not_reported_lost() -> None:
     with Rig([FakeSource(V)], QUICK.model_copy(update={"lost_s": 3600.0})) as rig:
         assert rig.next_pair(0.0) is None
@@ -152,11 +162,33 @@ def test_stop_joins_the_threads_and_closes_the_sources(script: list[Event]) -> N
     rig = Rig([source, FakeSource(NIR)], QUICK.model_copy(update={"reopen_s": 3600.0}), lockstep=True)
     rig.start()
     while source.opened == 0:
-        rig.next_pair(0.001) if not script else None
+        rig.next_pair(0.001)
     rig.stop()
     rig.stop()
     assert threading.active_count() == before
     assert source.closed == source.opened == 1
+
+
+def frame(lens: Lens, mono_ns: int) -> Frame:
+    return Frame(lens, picture(lens, mono_ns), mono_ns, 0)
+
+
+def test_while_cameras_start_the_first_frame_waits_for_its_partner(clock: FakeClock) -> None:
+    mailbox = Mailbox(QUICK, list(Lens), False, clock)
+    mailbox.post((frame(Lens.VISIBLE, clock()),))
+    assert mailbox.next_pair(0.0) is None
+    mailbox.post((frame(Lens.INFRARED, clock() + 1),))
+    pair = mailbox.next_pair(0.0)
+    assert pair is not None
+    assert None not in (pair.visible, pair.infrared)
+
+
+def test_a_lost_lens_is_not_waited_for_at_all(clock: FakeClock) -> None:
+    mailbox = Mailbox(QUICK, list(Lens), False, clock)
+    clock.wait(QUICK.lost_s)
+    mailbox.post((frame(Lens.VISIBLE, clock()),))
+    assert mailbox.next_pair(0.0) is not None
+    assert mailbox.counts()[2] == 0, "a lens alone is not unpaired"
 
 
 def test_stop_lets_a_waiting_look_go() -> None:
@@ -187,13 +219,15 @@ def test_a_bug_in_a_source_is_not_swallowed() -> None:
 def test_black_and_frozen_lenses_are_named_and_the_other_goes_on() -> None:
     still = np.full((48, 64, 3), 90, np.uint8)
     config = QUICK.model_copy(update={"frozen_s": 0.0, "tolerance_ms": 1000.0})
-    visible, infrared = FakeSource(V, [still, still]), FakeSource(NIR, [0])
+    visible, infrared = FakeSource(V), FakeSource(NIR)
+    states: tuple[LensState, ...] = ()
     with Rig([visible, infrared], config) as rig:
-        while rig.states() != (LensState.FROZEN, LensState.BLACK):
+        while states != (LensState.FROZEN, LensState.BLACK):
             visible.play(still)
             infrared.play(np.zeros((48, 64), np.uint8))
             pair = rig.next_pair(LONG_S)
-    assert pair is not None
+            assert pair is not None
+            states = (pair.visible_state, pair.infrared_state)
     assert pair.frame(Lens.VISIBLE) is None
 
 
