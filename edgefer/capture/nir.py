@@ -51,6 +51,10 @@ class NirOptics:
     scale: float = 1.0
 
 
+WHOLE_FRAME = NirOptics(smooth=0.003, noise=0.0)
+"""For a whole frame, of which the face is a quarter; the sensor's noise is left to the caller, frame by frame."""
+
+
 def draw_optics(rng: np.random.Generator) -> NirOptics:
     """A random lens, for training: the noise is that of a crop, which averages several pixels of the frame."""
     u = rng.uniform

@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edgefer.capture.nir import NirOptics, simulate_nir
+from edgefer.capture.nir import WHOLE_FRAME, simulate_nir
 from edgefer.capture.source import Clock, Wait
 from edgefer.errors import InputError
 from edgefer.types import U8, Frame, Lens, now_ns
@@ -18,9 +18,8 @@ _MARGIN = 16
 """pixels around the frame into which the picture drifts and from which the noise is cut"""
 _DRIFT_S = 7.0
 _VISIBLE_NOISE = 2.0
-_INFRARED = NirOptics(noise=0.0)
 """noise is added frame by frame instead: a picture that repeats is a frozen lens"""
-_INFRARED_NOISE = 4.0
+WHOLE_FRAME_NOISE = 4.0
 
 
 class PictureSource:
@@ -37,7 +36,7 @@ class PictureSource:
         rng = np.random.default_rng(0)
         self._views = {
             Lens.VISIBLE: _View(visible, _VISIBLE_NOISE, rng),
-            Lens.INFRARED: _View(simulate_nir(visible, _INFRARED, rng), _INFRARED_NOISE, rng),
+            Lens.INFRARED: _View(simulate_nir(visible, WHOLE_FRAME, rng), WHOLE_FRAME_NOISE, rng),
         }
         self._period_ns = round(1e9 / fps)
         self._clock = clock

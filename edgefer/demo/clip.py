@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from edgefer.align.geometry import similarity
-from edgefer.capture.nir import NirOptics, simulate_nir
+from edgefer.capture.nir import WHOLE_FRAME, simulate_nir
 from edgefer.errors import ServiceError
 from edgefer.types import F32, F64, U8, Frame, Lens
 
@@ -29,7 +29,6 @@ _PORTRAITS = {
         (227.1, 193.3), (307.8, 195.4), (266.5, 240.0), (228.5, 267.9), (302.2, 269.6)],
 }  # fmt: skip
 _PLACE = np.array([(287, 215), (353, 215), (320, 253), (293, 287), (347, 287)], np.float64)
-_NIGHT_NIR = NirOptics(smooth=0.003, noise=0.0, shift=(0.004, 0.002))  # a frame, not a crop: less blur per side
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ class Scene:
     def __init__(self, seed: int = 7) -> None:
         rng = np.random.default_rng(seed)
         self._faces = [self._placed(p, np.array(m)) for p, m in zip(portraits(), _PORTRAITS.values(), strict=True)]
-        self._infrared = [simulate_nir(f, _NIGHT_NIR, rng) for f in self._faces]
+        self._infrared = [simulate_nir(f, WHOLE_FRAME, rng) for f in self._faces]
         self._noise = rng.normal(0.0, 1.0, (HEIGHT * 2, WIDTH * 2)).astype(np.float32)
         self._rng = rng
 

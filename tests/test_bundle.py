@@ -1,0 +1,134 @@
+"""The bundle proves itself: whatever is amiss is one line, and nothing of it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundle_workshop import copy_of_default, edit_golden, edit_manifest, seal
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from edgefer.bundle import DEFAULT, MANIFEST, open_bundle
+from edgefer.config import Infer
+from edgefer.errors import EX_CONFIG, BundleError
+from edgefer.infer import open_network
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    return copy_of_default(tmp_path)
+
+
+def refused(bundle: Path, *parts: str) -> None:
+    with pytest.raises(BundleError) as e:
+        open_network(open_bundle(bundle), Infer()).close()
+    assert e.value.exit_code == EX_CONFIG
+    line = str(e.value)
+    assert "\n" not in line
+    for part in parts:
+        assert part in line
+
+
+def test_the_bundle_that_ships_is_whole_small_and_right_on_this_machine() -> None:
+    opened = open_bundle()
+    open_network(opened, Infer()).close()
+    assert sum(f.stat().st_size for f in DEFAULT.iterdir()) < 12e6
+    assert {f.name for f in DEFAULT.iterdir()} == {*opened.manifest.files, MANIFEST}
+    assert len(opened.golden.logits) >= 16
+    assert {tuple(p) for p in opened.golden.present} == {(1, 1), (1, 0), (0, 1)}
+
+
+@pytest.mark.parametrize("name", sorted(open_bundle().manifest.files) if DEFAULT.is_dir() else [])
+def test_a_flipped_bit_anywhere_is_refused_by_file(name: str, bundle: Path) -> None:
+    data = bytearray((bundle / name).read_bytes())
+    for at in (0, len(data) // 2, len(data) - 1):
+        data[at] ^= 1
+        (bundle / name).write_bytes(data)
+        refused(bundle, name, "sha256", "install the bundle again")
+        data[at] ^= 1
+    (bundle / name).write_bytes(data)
+    open_bundle(bundle)
+    (bundle / name).unlink()
+    refused(bundle, name, "missing")
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(at=st.floats(0, 1), byte=st.integers(0, 255))
+def test_no_change_of_the_manifest_ends_in_anything_but_a_bundle_error(at: float, byte: int, bundle: Path) -> None:
+    """Values that no hash covers may change and still be valid; what must not happen is a traceback."""
+    file = bundle / MANIFEST
+    whole = (DEFAULT / MANIFEST).read_bytes()
+    data = bytearray(whole)
+    data[int(at * (len(data) - 1))] = byte
+    file.write_bytes(data)
+    try:
+        open_bundle(bundle)
+    except BundleError as e:
+        assert "\n" not in str(e)
+    finally:
+        file.write_bytes(whole)
+
+
+def test_not_a_bundle_at_all(tmp_path: Path) -> None:
+    refused(tmp_path, "manifest.json: not found", "python -m export bundle")
+    refused(DEFAULT / MANIFEST, "not found")
+
+
+def test_a_schema_of_another_time(bundle: Path) -> None:
+    edit_manifest(bundle, lambda m: m.update(schema_version=2))
+    refused(bundle, "schema_version 2", "reads 1")
+
+
+def test_an_unknown_key_a_wrong_type_and_a_path_outside(bundle: Path) -> None:
+    edit_manifest(bundle, lambda m: m.update(colour="red"))
+    refused(bundle, "'colour'")
+    edit_manifest(bundle, lambda m: (m.pop("colour"), m.update(temperature=-1)))
+    refused(bundle, "'temperature'")
+    edit_manifest(bundle, lambda m: (m.update(temperature=1.0), m["files"].update({"../passwd": "0" * 64})))
+    refused(bundle, "files")
+
+
+def test_a_manifest_that_does_not_vouch_for_its_graph(bundle: Path) -> None:
+    edit_manifest(bundle, lambda m: m["files"].pop(m["graphs"][0]["file"]))
+    refused(bundle, "lacks a sha256")
+
+
+def test_other_answers_than_the_golden_ones(bundle: Path) -> None:
+    edit_golden(bundle, logits=open_bundle(bundle).golden.logits[:, ::-1])
+    refused(bundle, "golden.npz", "off by")
+
+
+def test_answers_that_are_not_numbers(bundle: Path) -> None:
+    edit_golden(bundle, logits=np.full_like(open_bundle(bundle).golden.logits, np.nan))
+    refused(bundle, "golden.npz", "off by")
+
+
+def test_golden_vectors_of_another_shape_or_none(bundle: Path) -> None:
+    golden = open_bundle(bundle).golden
+    edit_golden(bundle, visible=golden.visible[:, :-1])
+    refused(bundle, "golden.npz", "visible is")
+    edit_golden(bundle, visible=golden.visible[:0], infrared=golden.infrared[:0], present=golden.present[:0],
+                logits=golden.logits[:0])  # fmt: skip
+    refused(bundle, "golden.npz")
+
+
+def test_a_graph_that_is_none_and_one_for_another_runtime(bundle: Path) -> None:
+    (bundle / "classifier.onnx").write_bytes(b"not a graph")
+    seal(bundle)
+    refused(bundle, "classifier.onnx", "cannot load")
+    edit_manifest(bundle, lambda m: m["graphs"][0].update(runtime="tensorrt"))
+    refused(bundle, "no graph for onnxruntime", "tensorrt")
+
+
+def test_a_graph_that_does_not_fit_its_manifest(bundle: Path) -> None:
+    labels = open_bundle(bundle).manifest.labels
+    edit_manifest(bundle, lambda m: m.update(labels=[*labels, "boredom"]))
+    edit_golden(bundle, logits=np.zeros((len(open_golden(bundle)), len(labels) + 1), np.float32))
+    refused(bundle, "do not fit the manifest")
+
+
+def open_golden(bundle: Path) -> np.ndarray:
+    with np.load(bundle / "golden.npz") as z:
+        return z["logits"]

@@ -1,0 +1,171 @@
+"""What a user types and sees: exit codes, one line for every fault, never a traceback."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+from locate_portraits import astronaut
+
+import edgefer
+from edgefer.cli import main
+from edgefer.errors import EX_CONFIG, EX_NOINPUT, EX_OK, EX_UNAVAILABLE, EX_USAGE
+
+
+def edgefer_process(*args: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "edgefer", *args]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def config(folder: Path, text: str) -> str:
+    file = folder / "edgefer.toml"
+    file.write_text(text)
+    return str(file)
+
+
+FAULTS = {
+    "no command": ([], EX_USAGE, "--help"),
+    "no such command": (["fly"], EX_USAGE, "fly"),
+    "run without a configuration": (["run"], EX_USAGE, "--config"),
+    "missing configuration": (["run", "--config", "nowhere.toml"], EX_CONFIG, "nowhere.toml: no such"),
+    "negative seconds": (["bench", "--seconds", "-1"], EX_USAGE, "-1"),
+    "missing recording": (["replay", "nowhere"], EX_NOINPUT, "nowhere"),
+    "missing bundle": (["bundle", "verify", "nowhere"], EX_CONFIG, "nowhere"),
+    "comparing with nothing": (["bench", "--vs", "threads"], EX_USAGE, "section.key=value"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_one_line_and_its_exit_code(fault: str) -> None:
+    args, code, part = FAULTS[fault]
+    done = edgefer_process(*args)
+    assert done.returncode == code, done.stderr
+    assert part in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+RUN_FAULTS = {
+    "no camera named": ("", EX_CONFIG, "capture"),
+    "no such recording": ('[capture]\nkind = "recording"\nsource = "gone"\n', EX_NOINPUT, "gone"),
+    "no such picture": ('[capture]\nkind = "picture"\nsource = "gone.png"\n', EX_NOINPUT, "gone.png"),
+    "no such bundle": ('[infer]\nbundle = "gone"\n', EX_CONFIG, "gone"),
+    "no such calibration": (
+        '[capture]\nkind = "picture"\nsource = "FACE"\n[align]\ncalibration = "gone.json"\n', EX_NOINPUT, "gone.json"),
+    "no such detector": (
+        '[capture]\nkind = "picture"\nsource = "FACE"\n[locate]\nmodel = "gone.onnx"\n', EX_CONFIG, "locate.model"),
+    "no such password file": (
+        '[capture]\nkind = "picture"\nsource = "FACE"\n[publish]\nusername = "u"\npassword_file = "gone"\n',
+        EX_CONFIG, "publish.password_file"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", RUN_FAULTS)
+def test_the_service_refuses_what_it_cannot_use(fault: str, tmp_path: Path) -> None:
+    text, code, part = RUN_FAULTS[fault]
+    face = tmp_path / "face.png"
+    cv2.imwrite(str(face), astronaut())
+    done = edgefer_process("run", "--config", config(tmp_path, text.replace("FACE", str(face))))
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("edgefer: ")
+    assert part in last
+
+
+def test_a_reader_that_goes_away_ends_the_service_in_one_line(tmp_path: Path) -> None:
+    """`edgefer run --publisher stdout | head -1`."""
+    face = tmp_path / "face.png"
+    cv2.imwrite(str(face), astronaut())
+    file = config(tmp_path, f'[capture]\nkind = "picture"\nsource = "{face}"\n')
+    command = [sys.executable, "-m", "edgefer", "run", "--config", file, "--publisher", "stdout"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        said = process.stderr.read()
+        assert process.wait(timeout=30) == EX_UNAVAILABLE
+    assert "Traceback" not in said
+    assert "Exception" not in said
+
+
+def test_stdout_carries_the_wire_format_and_sigterm_ends_it_cleanly(tmp_path: Path) -> None:
+    face = tmp_path / "face.png"
+    cv2.imwrite(str(face), astronaut())
+    file = config(tmp_path, f'device = "car-7"\n[capture]\nkind = "picture"\nsource = "{face}"\n')
+    command = [sys.executable, "-m", "edgefer", "run", "--config", file, "--publisher", "stdout"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        lines = [json.loads(process.stdout.readline()) for _ in range(12)]
+        process.terminate()
+        rest = [json.loads(line) for line in process.stdout]
+        assert process.wait(timeout=30) == EX_OK
+    states = [m["payload"] for m in lines if m["topic"] == "edgefer/v1/car-7/state/driver"]
+    assert states[-1]["label"] == "happiness"
+    assert rest[-1]["topic"] == "edgefer/v1/car-7/status"
+    assert rest[-1]["payload"]["state"] == "stopped"
+
+
+@pytest.mark.parametrize("command", ["run", "demo", "bench", "doctor", "bundle", "record", "replay"])
+def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as e:
+        main([command, "--help"])
+    assert e.value.code == 0
+    assert len(capsys.readouterr().out) > 80
+
+
+def test_record_then_replay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the lenses saw for a second comes out of a replay as readings, frame for frame."""
+    face = tmp_path / "face.png"
+    cv2.imwrite(str(face), astronaut())
+    cameras = config(tmp_path, f'[capture]\nkind = "picture"\nsource = "{face}"\n[publish]\nrate_hz = 30.0\n')
+    recorded = edgefer_process("record", "--config", cameras, "--seconds", "1.5", str(tmp_path / "drive"))
+    assert recorded.returncode == EX_OK, recorded.stderr
+    replayed = edgefer_process("replay", str(tmp_path / "drive"))
+    assert replayed.returncode == EX_OK, replayed.stderr
+    states = [json.loads(x)["payload"] for x in replayed.stdout.splitlines() if "state/driver" in x]
+    assert len(states) >= 5
+    assert {s["label"] for s in states} == {"happiness"}
+    again = edgefer_process("record", "--config", cameras, "--seconds", "1", str(tmp_path / "drive"))
+    assert again.returncode == EX_NOINPUT
+    assert "drive" in again.stderr
+
+
+def test_doctor_says_what_is_there_and_what_is_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == EX_OK
+    assert capsys.readouterr().out.count("ok    ") == 6
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    face = tmp_path / "face.png"
+    cv2.imwrite(str(face), astronaut())
+    text = f'[capture]\nkind = "picture"\nsource = "{face}"\n[publish]\nport = {port}\n'
+    assert main(["doctor", "--config", config(tmp_path, text)]) == EX_UNAVAILABLE
+    out = capsys.readouterr().out
+    assert "ok    cameras" in out
+    assert "FAIL  broker" in out
+    assert str(port) in out
+
+
+def test_bundle_inspect_prints_the_manifest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bundle", "inspect"]) == EX_OK
+    assert json.loads(capsys.readouterr().out)["schema_version"] == 1
+    assert main(["bundle", "verify"]) == EX_OK
+
+
+def test_two_arrays_in_a_reading_out() -> None:
+    picture = astronaut()
+    with edgefer.open_bundle() as estimate:
+        both = estimate(picture, cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY))
+        assert (both.label, both.valid) == ("happiness", True)
+        assert estimate(picture).label == "happiness"
+        assert estimate(None, picture[:, :, 2].copy()).label == "happiness"
+        assert estimate(picture[:40, :40].copy()).why == "no_face"
+        with pytest.raises(ValueError, match=r"visible: .* \[H, W, 3\] BGR"):
+            estimate(picture[:, :, 0])
