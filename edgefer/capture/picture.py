@@ -19,7 +19,7 @@ _MARGIN = 16
 _DRIFT_S = 7.0
 _VISIBLE_NOISE = 2.0
 """noise is added frame by frame instead: a picture that repeats is a frozen lens"""
-WHOLE_FRAME_NOISE = 4.0
+_INFRARED_NOISE = 4.0
 
 
 class PictureSource:
@@ -36,7 +36,7 @@ class PictureSource:
         rng = np.random.default_rng(0)
         self._views = {
             Lens.VISIBLE: _View(visible, _VISIBLE_NOISE, rng),
-            Lens.INFRARED: _View(simulate_nir(visible, WHOLE_FRAME, rng), WHOLE_FRAME_NOISE, rng),
+            Lens.INFRARED: _View(simulate_nir(visible, WHOLE_FRAME, rng), _INFRARED_NOISE, rng),
         }
         self._period_ns = round(1e9 / fps)
         self._clock = clock
