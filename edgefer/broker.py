@@ -71,31 +71,25 @@ class EmbeddedBroker:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self._loop.set_exception_handler(_quiet)
         broker = Broker(_settings(self.port))
-        writers = _remember_connections(broker)
+        _close_what_ends(broker)
         await asyncio.wait_for(broker.start(), BOUND_S)
         self.port = broker._servers["default"].instance.sockets[0].getsockname()[1]
         self._settled.set()
         await self._stop.wait()
         await asyncio.wait_for(broker.shutdown(), BOUND_S / 2)
-        for writer in writers:
-            writer.transport.abort()
-        await asyncio.sleep(0)  # the loop closes aborted sockets on its next turn
 
 
-def _remember_connections(broker: Any) -> set[asyncio.StreamWriter]:
-    """The open connections of ``broker``: amqtt forgets to close those that never spoke, or were cut."""
-    serve, writers = broker.stream_connected, set[asyncio.StreamWriter]()
+def _close_what_ends(broker: Any) -> None:
+    """Make ``broker`` close every connection it is done with: amqtt forgets those that never spoke or were cut."""
+    serve = broker.stream_connected
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, listener_name: str) -> None:
-        writers.add(writer)
         try:
             await serve(reader, writer, listener_name)
         finally:
-            writers.discard(writer)
             writer.transport.abort()
 
     broker.stream_connected = connected
-    return writers
 
 
 def _need_amqtt() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
 from typing import TextIO
 
@@ -47,12 +45,6 @@ class StdoutPublisher:
     def _lose(self, error: Exception) -> None:
         gone = isinstance(error, BrokenPipeError)
         self._lost = "the reader of standard output is gone" if gone else f"standard output cannot be written: {error}"
-        # The interpreter flushes standard output once more at exit and would complain; give it somewhere to write.
-        with contextlib.suppress(OSError, ValueError):
-            if self._out is not None and self._out is sys.stdout:
-                nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
-                os.dup2(nowhere, self._out.fileno())
-                os.close(nowhere)
 
     def check(self) -> None:
         if self._lost:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 
+import pytest
 from wire_samples import one_of_each, stamper
 
 from edgefer.config import Publish
@@ -35,6 +36,13 @@ def test_a_fault_is_told_again_only_after_a_while() -> None:
     assert [tally.due("a"), tally.due("a"), tally.due("b")] == [True, False, True]
     tally._told["a"] -= _mqtt_parts.TELL_AGAIN_S
     assert tally.due("a")
+
+
+def test_an_outage_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    sender = MqttPublisher(Publish(), "car-1", stamper())
+    for _ in range(3):  # as paho calls it, every 1 to 30 s
+        sender._on_connect_fail(None, None)  # type: ignore[arg-type]
+    assert [r.getMessage().split(":")[0] for r in caplog.records] == ["broker 127.0.0.1"]
 
 
 def test_states_behind_a_stuck_socket_are_dropped_and_counted() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import socket
 import threading
 import time
@@ -22,9 +21,8 @@ from wire_samples import one_of_each, stamper
 
 from edgefer import messages
 from edgefer.config import Publish
-from edgefer.errors import ConfigError, ServiceError
+from edgefer.errors import ServiceError
 from edgefer.messages import EventSystem, Health, Message, Meta, StateDriver, Status
-from edgefer.publish import open_publisher
 from edgefer.publish.mqtt import MqttPublisher
 
 pytestmark = pytest.mark.broker
@@ -292,30 +290,3 @@ def test_a_broker_that_never_answers_holds_up_neither_publish_nor_close(publishe
         sender.close(stamper().message(Status, state="stopped", session=1))
         assert time.monotonic() - started < 5
         link.close()
-
-
-@pytest.mark.parametrize(
-    ("settings", "key"),
-    [
-        ({"username": "u", "password_file": "/nowhere"}, "publish.password_file"),
-        ({"username": "u", "password_file": "/dev/null"}, "publish.password_file"),
-        ({"password_file": "/dev/null"}, "publish.password_file"),
-        ({"ca_file": "/nowhere"}, "publish.ca_file"),
-        ({"ca_file": __file__}, "publish.ca_file"),
-        ({"ca_file": __file__, "cert_file": "/nowhere", "key_file": __file__}, "publish.cert_file"),
-        ({"ca_file": __file__, "cert_file": __file__}, "publish.key_file"),
-        ({"key_file": __file__}, "publish.key_file"),
-    ],
-)
-def test_secrets_that_cannot_be_read_name_their_key(settings: dict[str, str], key: str) -> None:
-    sender = open_publisher(Publish(**settings), "car-1", stamper())
-    with pytest.raises(ConfigError, match=re.escape(key)) as caught:
-        sender.open(sample(Meta))
-    assert "\n" not in str(caught.value)
-    sender.close(sample(Status))
-
-
-def test_a_bad_device_id_is_refused_before_anything_is_opened() -> None:
-    for kind in ("mqtt", "stdout"):
-        with pytest.raises(ConfigError, match="'device'"):
-            open_publisher(Publish(kind=kind), "Car/1", stamper())
