@@ -47,11 +47,11 @@ def started(
     config: Config, rig: Rig | None = None, on_reading: Callable[[Reading], None] | None = None
 ) -> Iterator[Pipeline]:
     """Everything open, the network proven, the cameras running; on the way out the same in reverse."""
+    rig = rig if rig is not None else open_rig(config.capture)  # a missing recording shows before the network loads
     bundle = open_bundle(config)
     network = open_network(bundle, config.infer)
     log.info("bundle %s opened, golden vectors passed", bundle.title)
     try:
-        rig = rig if rig is not None else open_rig(config.capture)
         stamper = Stamper(config.device, messages.new_stream(), messages.boot_id())
         publisher = open_publisher(config.publish, config.device, stamper)
         pipeline = wire(config, bundle, network, rig, publisher, stamper)

@@ -23,8 +23,8 @@ def test_the_show_runs_and_sums_up() -> None:
 
 
 def test_the_script_has_its_day_its_night_and_its_dead_lens() -> None:
-    shots = {t: clip.script(t) for t in (0, 6, 6.5, 8.7, 15, 19)}
-    assert [round(shots[t].mix) for t in (0, 6, 8.7, 15, 19)] == [0, 1, 0, 1, 0]
+    shots = {t: clip.script(t) for t in (0, 3.5, 6, 6.5, 9, 15, 19)}
+    assert [round(shots[t].mix) for t in (0, 3.5, 6, 9, 15, 19)] == [0, 1, 0, 1, 1, 0]
     assert shots[6.5].alive == (False, True)
     assert shots[0].light == 1.0
     assert shots[15].light < 0.01

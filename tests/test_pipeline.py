@@ -22,7 +22,7 @@ from edgefer.types import Lens, LensState, Reading
 
 @pytest.fixture(scope="module")
 def drive(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The demo's clip: 20 s, four changes of face, the visible lens dead for two seconds, night from 12 s."""
+    """The demo's clip: 20 s, six changes of face, the visible lens dead for two seconds, night from 12 s."""
     return make_clip(tmp_path_factory.mktemp("drive") / "clip")
 
 

@@ -121,14 +121,15 @@ class _VideoTrack:
         self.shape = image.shape
         size = (image.shape[1], image.shape[0])
         code = cv2.VideoWriter.fourcc(*"MJPG")
-        self._writer = cv2.VideoWriter(str(self._path), cv2.CAP_OPENCV_MJPEG, code, fps, size, image.ndim == 3)
+        self._writer = cv2.VideoWriter(str(self._path), cv2.CAP_OPENCV_MJPEG, code, fps, size, True)
         self._count = 0
         if not self._writer.isOpened():
             raise InputError(f"{self._path}: OpenCV cannot write this video; record pictures instead")
 
     def add(self, image: U8) -> int:
         _check_size(self._path, self.shape, image)
-        self._writer.write(image)
+        # OpenCV's grey Motion JPEG cannot be decoded by FFmpeg, so a grey frame is written in colour.
+        self._writer.write(image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2BGR))
         self._count += 1
         return self._count - 1
 

@@ -41,10 +41,11 @@ class Shot:
 
 
 def script(t: float) -> Shot:
-    """The drive at ``t`` seconds: four changes of face, the visible lens dead from 5.5 to 7.5 s, night from 12 s."""
-    mix = sum(sign * _ramp(t, at, 0.5) for at, sign in ((4.0, 1), (8.0, -1), (12.5, 1), (16.5, -1)))
+    """The drive at ``t`` seconds: six changes of face, the visible lens dead from 5.8 to 7.8 s, night from 12 s."""
+    changes = ((2.5, 1), (5.0, -1), (8.2, 1), (10.6, -1), (14.0, 1), (17.0, -1))
+    mix = sum(sign * _ramp(t, at, 0.5) for at, sign in changes)
     light = 1.0 - 0.995 * _ramp(t, 9.0, 3.0)
-    return Shot(mix, light, (not 5.5 <= t < 7.5, True))
+    return Shot(mix, light, (not 5.8 <= t < 7.8, True))
 
 
 def _ramp(t: float, start: float, length: float) -> float:
