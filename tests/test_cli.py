@@ -54,7 +54,8 @@ RUN_FAULTS = {
     "no camera named": ("", EX_CONFIG, "capture"),
     "no such recording": ('[capture]\nkind = "recording"\nsource = "gone"\n', EX_NOINPUT, "gone"),
     "no such picture": ('[capture]\nkind = "picture"\nsource = "gone.png"\n', EX_NOINPUT, "gone.png"),
-    "no such bundle": ('[infer]\nbundle = "gone"\n', EX_CONFIG, "gone"),
+    "no such bundle": (
+        '[capture]\nkind = "picture"\nsource = "FACE"\n[infer]\nbundle = "gone"\n', EX_CONFIG, "gone"),
     "no such calibration": (
         '[capture]\nkind = "picture"\nsource = "FACE"\n[align]\ncalibration = "gone.json"\n', EX_NOINPUT, "gone.json"),
     "no such detector": (

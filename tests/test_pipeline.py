@@ -56,7 +56,7 @@ def test_the_drive_shows_its_changes_of_face_by_day_and_by_night(heard: tuple[li
     changes = [e for e in of(EventDriver, heard[1]) if e.kind == "label"]  # type: ignore[attr-defined]
     assert len(changes) >= 3
     assert len(changes) <= 8, "and it does not flicker"
-    night = [r for r in heard[0][13 * 25 :]]
+    night = heard[0][13 * 25 :]
     assert {r.lenses[0] for r in night} == {LensState.BLACK}
     valid = [r for r in night if r.valid]
     assert len(valid) > 0.5 * len(night), "the infrared lens carries on"

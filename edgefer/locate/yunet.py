@@ -52,7 +52,7 @@ class YuNet:
 
     def __init__(self, config: Locate) -> None:
         self._width, self._min_face = config.width, config.min_face
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)  # OpenCV 5 warns of its own defaults
+        _hush()
         self._net = cv2.FaceDetectorYN.create(str(model_path(config.model)), "", (64, 64), config.min_score, 0.3, 200)
         self._small: U8 = np.empty((0, 0, 3), np.uint8)
 
@@ -71,6 +71,13 @@ class YuNet:
         rows = self._net.detect(self._small)[1]
         found = [] if rows is None else [_detection(row, w / size[0], h / size[1]) for row in rows]
         return [d for d in found if d.box[2] >= self._min_face * w]
+
+
+def _hush() -> None:
+    """OpenCV 5 warns of its own defaults at every creation; older ones neither do nor can be told not to."""
+    control = getattr(cv2.utils, "logging", None)
+    if control is not None:
+        control.setLogLevel(control.LOG_LEVEL_ERROR)
 
 
 def _detection(row: F32, sx: float, sy: float) -> Detection:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -16,10 +17,10 @@ from edgefer.types import AlignedPair
 
 
 @pytest.fixture(params=sorted(BACKENDS))
-def network(request: pytest.FixtureRequest) -> Network:
+def network(request: pytest.FixtureRequest) -> Iterator[Network]:
     opened = open_network(open_bundle(), Infer(backend=request.param))
-    request.addfinalizer(opened.close)
-    return opened
+    yield opened
+    opened.close()
 
 
 def one(k: int = 0) -> AlignedPair:

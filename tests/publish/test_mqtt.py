@@ -14,7 +14,7 @@ from typing import Any
 import jsonschema
 import paho.mqtt.client as paho
 import pytest
-from conftest import BOUND_S, MakeMosquitto, Mosquitto
+from mosquitto_broker import BOUND_S, MakeMosquitto, Mosquitto
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.properties import Properties
 from wire_samples import one_of_each, stamper
