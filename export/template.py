@@ -28,7 +28,9 @@ def landmarks(image: npt.NDArray[np.uint8], detector: Any, side: int = 160, bord
     The face fills a FER2013 crop, which no detector likes: it is enlarged and framed first.
     """
     big = cv2.resize(image, (side, side), interpolation=cv2.INTER_CUBIC)
-    framed = cv2.cvtColor(cv2.copyMakeBorder(big, *[border] * 4, cv2.BORDER_REPLICATE), cv2.COLOR_GRAY2BGR)
+    framed = cv2.cvtColor(
+        cv2.copyMakeBorder(big, border, border, border, border, cv2.BORDER_REPLICATE), cv2.COLOR_GRAY2BGR
+    )
     _, found = detector.detect(framed)
     if found is None:
         return None
@@ -46,7 +48,6 @@ def symmetrise(points: F64, side: int) -> F64:
 
 def measure(faces: Faces, count: int = 2000, seed: int = 1) -> tuple[F64, int]:
     """(median landmarks [5, 2] in crop pixels, faces they rest on) over ``count`` random training faces."""
-    cv2.setLogLevel(2)  # OpenCV 5 warns of its own defaults at every creation
     detector = cv2.FaceDetectorYN.create(str(model_path()), "", (256, 256), 0.6)
     chosen = np.random.default_rng(seed).choice(len(faces), min(count, len(faces)), replace=False)
     found = [p for i in chosen if (p := landmarks(faces.images[i], detector)) is not None]

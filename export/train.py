@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from export import models
+from export import checkpoint, models
 from export.data import augment, fer2013
 from export.recipe import Recipe, Stage
 
@@ -67,7 +67,7 @@ class Trainer:
     def __init__(self, stage: str, plan: Stage, recipe: Recipe, model: nn.Module, forward: Forward, out: Path) -> None:
         t = recipe.training
         self.stage, self.plan, self.recipe, self.forward, self.out = stage, plan, recipe, forward, out
-        self.model = model.to(device(), memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = model.to(device(), memory_format=torch.channels_last)
         self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(t.ema), use_buffers=True)
         decayed = [p for p in model.parameters() if p.ndim > 1]
         plain = [p for p in model.parameters() if p.ndim <= 1]
@@ -122,9 +122,9 @@ class Trainer:
         w = self.plan.warmup
         factor = progress / w if progress < w else 0.5 * (1 + math.cos(math.pi * (progress - w) / (1 - w)))
         for group in self.optimiser.param_groups:
-            group["lr"] = self.plan.lr * max(factor, 1e-3)
+            group["lr"] = self.plan.lr * max(float(factor), 1e-3)
 
-    @torch.inference_mode()
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
     def accuracy(self, faces: fer2013.Faces) -> float:
         """Top-1 of the averaged weights, clean visible crops (and simulated infrared when both are seen).
 
@@ -160,7 +160,7 @@ class Trainer:
     def _resume(self, say: Callable[[str], None]) -> None:
         if not self.path.is_file():
             return
-        state = torch.load(self.path, map_location=device(), weights_only=True)
+        state = checkpoint.read_state(self.path, device())
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -201,7 +201,7 @@ def train(recipe: Recipe, out: Path, say: Callable[[str], None]) -> Path:
     say(f"{len(faces)} training faces, {len(check)} to watch, {where}")
     single, dual = models.build(recipe.model, len(fer2013.LABELS))
     first = Trainer("single", recipe.training.single, recipe, single, single_lens, out)
-    dual.start_from(first.run(faces, check, say))  # type: ignore[arg-type]
+    dual.start_from(first.run(faces, check, say))
     second = Trainer("joined", recipe.training.joined, recipe, dual, both_lenses, out)
     second.run(faces, check, say)
     return second.path

@@ -17,6 +17,8 @@ import numpy.typing as npt
 
 from export.errors import InputError
 
+Labels = npt.NDArray[np.int64]
+
 LABELS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 """Wire names in the archive's label order (angry, disgust, fear, happy, sad, surprise, neutral)."""
 
@@ -29,7 +31,7 @@ class Faces:
     """images: uint8 [N, 48, 48] grey; labels: int64 [N], indices into :data:`LABELS`."""
 
     images: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.int64]
+    labels: Labels
     fingerprint: str
     """sha256 of the pixels and labels, so that a checkpoint says what it has seen"""
 

@@ -1,0 +1,187 @@
+"""The workstation's commands: ``python -m export train|quantize|bundle|evaluate|template RECIPE``.
+
+Every failure that has a remedy is one line on standard error and an exit code of sysexits.h.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+from edgefer.errors import EX_UNAVAILABLE, EX_USAGE, EdgeferError
+from export.errors import ExportError
+from export.progress import Progress
+
+INTERRUPTED = 130
+"""128 + SIGINT, as a shell reports it"""
+COMMITTED = Path(__file__).parent / "results" / "default.json"
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        print(f"edgefer export: {message}; see python -m export --help", file=sys.stderr)
+        raise SystemExit(EX_USAGE)
+
+
+def parser() -> Parser:
+    root = Parser(prog="python -m export", description="Train, quantise, pack and measure the fusion network.")
+    commands = root.add_subparsers(dest="command", required=True, parser_class=Parser)
+    helps = {
+        "train": "train a recipe; goes on where it stopped",
+        "quantize": "the float graph and the best INT8 graph of the trained network",
+        "bundle": "pack, check, measure and put a bundle in place",
+        "evaluate": "measure a bundle through the device's own path",
+        "template": "where eyes, nose and mouth stand in the training crops",
+    }
+    added = {name: commands.add_parser(name, help=text, description=text) for name, text in helps.items()}
+    for sub in added.values():
+        sub.add_argument("recipe", type=Path, help="TOML file, such as export/recipes/default.toml")
+        sub.add_argument("--out", type=Path, help="working folder (default runs/NAME of the recipe)")
+        sub.add_argument("--threads", type=_count, default=os.cpu_count() or 1, help="processor threads (default: all)")
+    for name in ("quantize", "evaluate", "bundle"):
+        added[name].add_argument("--checkpoint", type=Path, help="trained weights (default joined.pt in --out)")
+    default = Path("edgefer/bundles/default")
+    added["bundle"].add_argument("--to", type=Path, default=default, help="bundle folder to write")
+    added["evaluate"].add_argument("--bundle", type=Path, default=default, help="bundle folder to measure")
+    for name in ("bundle", "evaluate"):
+        added[name].add_argument("--commit-results", action="store_true", help=f"also write {COMMITTED.name}")
+    return root
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return value
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    say = Progress()
+    try:
+        _run(args, say)
+    except (ExportError, EdgeferError) as e:
+        say.close()
+        return _failed(str(e), e.exit_code)
+    except KeyboardInterrupt:
+        say.close()
+        return _failed("interrupted; `train` goes on after its last whole epoch", INTERRUPTED)
+    except ImportError as e:
+        say.close()
+        return _failed(f"{e.name or e} is not installed: pip install 'edgefer[export,cpu]'", EX_UNAVAILABLE)
+    except OSError as e:
+        say.close()
+        return _failed(f"{e.filename or 'file system'}: {e.strerror or e}", 74)  # EX_IOERR
+    say.close()
+    return 0
+
+
+def _failed(line: str, code: int) -> int:
+    print(f"edgefer export: {' '.join(line.split())}", file=sys.stderr)
+    return code
+
+
+def _run(args: argparse.Namespace, say: Progress) -> None:
+    from export import recipe
+
+    args.plan = recipe.read(args.recipe)
+    args.out = args.out or Path("runs") / args.plan.name
+    _limit_threads(args.threads)
+    {"train": _train, "quantize": _quantize, "bundle": _bundle, "evaluate": _evaluate, "template": _template}[
+        args.command
+    ](args, say)
+
+
+def _limit_threads(threads: int) -> None:
+    import cv2
+    import torch
+
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
+
+
+def _train(args: argparse.Namespace, say: Progress) -> None:
+    from export import train
+
+    say(f"trained: {train.train(args.plan, args.out, say)}")
+
+
+def _weights(args: argparse.Namespace) -> Path:
+    return args.checkpoint or args.out / "joined.pt"
+
+
+def _quantize(args: argparse.Namespace, say: Progress) -> None:
+    from export import quantize
+    from export.data import fer2013
+
+    faces, public = fer2013.load("train"), fer2013.load("public")
+    quantize.quantize(args.plan, _weights(args), args.out, faces, public, say, args.threads)
+
+
+def _float_graph(args: argparse.Namespace) -> Path | None:
+    """The graph that ``quantize`` left in --out, else one made from the checkpoint, else None."""
+    from export import checkpoint, onnx_graph
+    from export.quantize import FLOAT
+
+    path = args.out / FLOAT
+    if not path.is_file() and _weights(args).is_file():
+        args.out.mkdir(parents=True, exist_ok=True)
+        onnx_graph.export_float(checkpoint.load(_weights(args), args.plan).model, args.plan.crop, path)
+    return path if path.is_file() else None
+
+
+def _measure(args: argparse.Namespace, bundle: Any, where: Path, say: Progress) -> dict[str, Any]:
+    from export import evaluate
+    from export.data import fer2013
+
+    faces, clean = fer2013.load("private"), fer2013.twin_free()
+    source = _float_graph(args)
+    results = evaluate.evaluate_device(bundle, faces, clean, args.plan.seed, say, source, args.threads)
+    return {**results, "command": f"python -m export evaluate {args.recipe} --bundle {where}"}
+
+
+def _report(args: argparse.Namespace, results: dict[str, Any]) -> None:
+    """The table on standard output, the figures in --out and, if wanted, the small copy in the repository."""
+    from export import evaluate
+
+    print(evaluate.table(results))
+    targets = [args.out / "results.json"] + ([COMMITTED] if args.commit_results else [])
+    for path in targets:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def _bundle(args: argparse.Namespace, say: Progress) -> None:
+    from export import pack
+    from export.data import fer2013
+    from export.quantize import INT8
+
+    pack.read_report(args.out)
+    calibration = pack.calibrate(args.out / INT8, fer2013.load("public"), args.plan.seed, args.threads)
+    say(f"temperature {calibration.temperature}, least confidence {calibration.min_conf}")
+    measure = lambda bundle: _measure(args, bundle, args.to, say)  # noqa: E731
+    _report(args, pack.pack(args.plan, args.out, args.to, calibration, measure))
+    say(f"bundle: {args.to}")
+
+
+def _evaluate(args: argparse.Namespace, say: Progress) -> None:
+    from edgefer.bundle import open_bundle
+
+    _report(args, _measure(args, open_bundle(args.bundle), args.bundle, say))
+
+
+def _template(args: argparse.Namespace, say: Progress) -> None:
+    from export import template
+    from export.data import fer2013
+
+    points, seen = template.measure(fer2013.load("train"))
+    say(f"median of {seen} training faces, made symmetric; right eye, left eye, nose, right and left mouth corner")
+    print(f"template = {[[round(float(v), 2) for v in p] for p in points]}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

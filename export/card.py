@@ -1,0 +1,129 @@
+"""MODEL_CARD.md: what is in the bundle, how it was measured, and what it must not be used for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from export.lenses import SIMULATED
+from export.recipe import Recipe
+
+_DATA = """## Data
+
+FER2013 (Goodfellow et al. 2013, "Challenges in Representation Learning"): 48x48 grey faces found by web search, seven
+classes, official split. Training used the rows of Training without the 703 whose picture also occurs in a test split
+and without the blank ones. Labels are noisy; the paper puts human accuracy near 65 +/- 5 %. sha256 of the images and
+labels trained on: `{data}`.
+
+**Simulated:** {simulated} (device geometry, illumination and noise are modelled, skin and materials only roughly).
+Fused and infrared figures below therefore describe the simulation; a real camera has to be measured anew.
+"""
+
+_LIMITS = """## Fairness
+
+FER2013 carries no age, sex, skin tone or other attributes: performance across groups is **unknown** and was not
+measured. Web photographs over-represent posed and strong expressions. Measure on your own drivers before relying on it.
+
+## Limits of use
+
+- It estimates the *visible expression*, not the inner state. It does not identify anybody.
+- It is not a DDAW or ADDW system (Regulations (EU) 2021/1341 and 2023/2590) and no substitute for one. Quality managed
+  (QM) only: no safety goal may rest on it.
+- Regulation (EU) 2024/1689 (AI Act), Art. 5(1)(f), prohibits inferring emotions at the workplace, professional drivers
+  included, except for medical or safety reasons. Elsewhere emotion recognition is high-risk (Annex III 1(c)) and people
+  must be told (Art. 50(3)). Read the texts; this is no legal advice.
+- No frame is stored or sent by the device and there is a privacy switch. The data protection impact assessment and
+  consent are the integrator's.
+- Not seen in training: profile views, children, masks and sunglasses beyond random patches, real infrared optics.
+
+## Licences
+
+Weights: trained by this project, under the repository's licence; FER2013's own terms of use apply to what is derived
+from it. Golden vectors: portraits of Eileen Collins (NASA) and Grace Hopper (US Navy), both in the public domain. The
+face detector YuNet (MIT) is not part of the bundle.
+"""
+
+
+def model_card(recipe: Recipe, calibration: dict[str, Any], report: dict[str, Any], results: dict[str, Any]) -> str:
+    """The whole card; without ``results`` the figures say that they were not measured."""
+    chosen = report["chosen"]
+    head = f"""# {recipe.name}@{recipe.version}
+
+Driver's facial expression ({", ".join(report["labels"])}) from an aligned visible and infrared crop of
+{recipe.crop}x{recipe.crop} pixels; either lens may be missing. Network `{recipe.model.name}`, stage widths
+{", ".join(map(str, recipe.model.widths))}; attention gate and fusion by concatenation after Naseem et al. 2025.
+"""
+    protocol = f"""## Protocol
+
+Trained by `python -m export train` ({recipe.training.single.epochs} epochs of one branch,
+{recipe.training.joined.epochs} of both, the second step with modality dropout); averaged weights. Quantised to
+{report["precision"]}, calibration `{chosen["method"]}` on {report["calibration"]}, chosen on
+{report["compared_on"]}. Temperature {calibration["temperature"]} and the least confidence
+{calibration["min_conf"]} (the surest 80 % of the views reach it) come from PublicTest, both lenses and each alone in
+equal shares. Nothing was selected on PrivateTest, on which the figures rest.
+"""
+    return "\n".join([head, _DATA.format(data=report["training_data_sha256"], simulated=SIMULATED), protocol,
+                      _figures(results), _LIMITS])  # fmt: skip
+
+
+def _figures(results: dict[str, Any]) -> str:
+    if not results:
+        return "## Figures\n\nNot measured.\n"
+    lines = [
+        "## Figures",
+        "",
+        f"`{results['command']}`: {results['protocol']}. ECE is taken after the temperature.",
+        "",
+    ]
+    lines += [
+        "| split | lenses | images | accuracy | 95 % interval | ECE | accuracy at 80 % coverage |",
+        "|---" * 7 + "|",
+    ]
+    for split, modes in results["splits"].items():
+        for mode, f in modes.items():
+            low, high = f["interval_95"]
+            lines.append(
+                f"| {split} | {_real(mode)} | {f['images']} | {f['accuracy']:.2%} | {low:.2%} to {high:.2%} "
+                f"| {f['ece']:.3f} | {f['selective_accuracy_80']:.2%} |"
+            )
+    lines += ["", "`private-clean` leaves out the PrivateTest pictures that have an exact twin in the official Training"
+              " (they were dropped from ours).", ""]  # fmt: skip
+    return "\n".join([*lines, *_recalls(results), *_precision(results), *_darkness(results)])
+
+
+def _real(mode: str) -> str:
+    return mode.replace("infrared", "infrared (simulated)")
+
+
+def _recalls(results: dict[str, Any]) -> list[str]:
+    modes = results["splits"]["private"]
+    names = list(next(iter(modes.values()))["recall"])
+    lines = ["Recall by class, private:", "", "| lenses | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    for mode, f in modes.items():
+        lines.append(f"| {_real(mode)} | " + " | ".join(f"{f['recall'][n]:.1%}" for n in names) + " |")
+    return [*lines, ""]
+
+
+def _precision(results: dict[str, Any]) -> list[str]:
+    if "skipped" in results["float"]:
+        return [f"INT8 against FP32: not measured ({results['float']['skipped']}).", ""]
+    lines = [
+        "INT8 against FP32, private:",
+        "",
+        "| lenses | FP32 | INT8 minus FP32, points | same answer |",
+        "|---" * 4 + "|",
+    ]
+    for mode, f in results["float"].items():
+        points, same = f["int8_minus_float_points"], f["agreement"]
+        lines.append(f"| {_real(mode)} | {f['accuracy']:.2%} | {points:+.2f} | {same:.2%} |")
+    return [*lines, ""]
+
+
+def _darkness(results: dict[str, Any]) -> list[str]:
+    lines = [
+        "Less light on the visible lens (simulated noise), private; infrared brings its own light:", "",
+        "| light | fused | visible alone | infrared (simulated) alone | better single lens |", "|---" * 5 + "|",
+    ]  # fmt: skip
+    for r in results["darkness"]:
+        keys = ("fused", "visible", "infrared", "better_single")
+        lines.append(f"| {r['gain']:g} | " + " | ".join(f"{r[k]:.2%}" for k in keys) + " |")
+    return [*lines, ""]

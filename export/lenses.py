@@ -1,0 +1,54 @@
+"""What the network is shown outside training: the three states of the camera, as inputs of the device graph."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from edgefer.types import F32, U8
+from export.data import augment
+from export.data.fer2013 import Faces, Labels
+
+Inputs = tuple[U8, U8, F32]
+"""visible uint8 [N, S, S, 1], infrared uint8 [N, S, S, 1], present float32 [N, 2]"""
+
+MODES = {"visible+infrared": (1, 1), "visible": (1, 0), "infrared": (0, 1)}
+"""name -> ``present``"""
+
+SIMULATED = (
+    "the infrared lens is a simulation (edgefer.capture.nir) of the same visible face; no real infrared image was used"
+)
+
+
+def inputs(visible: U8, infrared: U8, mode: str) -> Inputs:
+    """uint8 [N, S, S] of each lens -> the graph's inputs; a lens that is not there is zero, as on the device."""
+    seen = MODES[mode]
+    v, i = (x[..., None] * np.uint8(on) for x, on in zip((visible, infrared), seen, strict=True))
+    return v, i, np.tile(np.array(seen, np.float32), (len(visible), 1))
+
+
+def feed(pairs: Inputs, rows: slice) -> dict[str, npt.NDArray[Any]]:
+    """The chosen rows under the graph's input names."""
+    visible, infrared, present = pairs
+    return {"visible": visible[rows], "infrared": infrared[rows], "present": present[rows]}
+
+
+def views(faces: Faces, seed: int) -> dict[str, Inputs]:
+    """Every mode of every face, undisturbed light; one fixed infrared draw per image."""
+    infrared = augment.simulated_infrared(faces.images, seed)
+    return {mode: inputs(faces.images, infrared, mode) for mode in MODES}
+
+
+def mixed(faces: Faces, seed: int) -> tuple[Inputs, Labels]:
+    """All modes of every face, one behind the other: 3 N rows, and their labels int64 [3 N]."""
+    visible, infrared, present = zip(*views(faces, seed).values(), strict=True)
+    stacked = (np.concatenate(visible), np.concatenate(infrared), np.concatenate(present))
+    return stacked, np.tile(faces.labels, len(MODES))
+
+
+def head(faces: Faces, count: int, seed: int) -> Faces:
+    """``count`` random faces (all when there are fewer)."""
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(faces))[:count])
+    return Faces(faces.images[chosen], faces.labels[chosen], faces.fingerprint)
