@@ -51,7 +51,10 @@ class Aligner:
         k = int(np.clip(round(1.0 / max(np.sqrt(abs(np.linalg.det(m[:2, :2]))), 1e-6)), 1, MAX_OVERSAMPLING))
         fine = np.diag((k, k, 1.0)) @ _pixel_centres(k) @ m
         side = (self._size * k, self._size * k)
-        crop = cv2.warpPerspective(image, fine, side, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        if (fine[2] == (0.0, 0.0, 1.0)).all():  # no perspective, as always on the lens of the face: less work
+            crop = cv2.warpAffine(image, fine[:2], side, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        else:
+            crop = cv2.warpPerspective(image, fine, side, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
         if k > 1:
             crop = cv2.resize(crop, (self._size, self._size), interpolation=cv2.INTER_AREA)
         if crop.ndim == 3 and out.shape[2] == 1:

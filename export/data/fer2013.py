@@ -53,7 +53,7 @@ def data_root() -> Path:
 def read_npz(path: Path, names: tuple[str, ...]) -> dict[str, npt.NDArray[Any]]:
     """The named arrays; raises InputError in one line when the file is missing, truncated or lacks one of them."""
     try:
-        with np.load(path, allow_pickle=False) as z:
+        with path.open("rb") as f, np.load(f, allow_pickle=False) as z:
             return {name: z[name] for name in names}
     except FileNotFoundError:
         raise InputError(f"{path}: not found; see the data section of README.md") from None
