@@ -1,4 +1,6 @@
 # make demo | test | lint | bench   Each sets up what it needs in .venv; nothing is installed outside it.
+SHELL := /bin/bash
+.SHELLFLAGS := -o pipefail -c
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -7,6 +9,9 @@ ARGS   ?=
 EXTRAS ?= cpu,demo,dev$(if $(filter true,$(CI)),$(comma)export)
 comma  := ,
 STAMP  := $(VENV)/.ready-$(subst $(comma),-,$(EXTRAS))
+PIP    := $(BIN)/pip install --progress-bar off
+# pip at work, a name each: silence for a minute looks like a hang.
+SHOW   := | sed -un 's/^Collecting \([^ ;<>=!~]*\).*/  \1/p; s/^Installing collected.*/  installing .../p'
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .PHONY: demo test lint bench setup wheel clean
@@ -17,8 +22,8 @@ $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Python's venv module is missing: apt install python3-venv" >&2; exit 69; }
 	@test -x $(BIN)/python || { echo "creating $(VENV) ..."; $(PYTHON) -m venv $(VENV); }
 	@echo "installing edgefer[$(EXTRAS)] into $(VENV) (the first time this takes a minute or two) ..."
-	@case ,$(EXTRAS), in *,export,*) $(BIN)/pip install -q --progress-bar off torch==2.13.0 ;; esac
-	@$(BIN)/pip install -q --progress-bar off -e '.[$(EXTRAS)]' || { echo "the packages could not be installed: is the network there? Run make again when it is" >&2; exit 69; }
+	@case ,$(EXTRAS), in *,export,*) $(PIP) torch==2.13.0 $(SHOW) ;; esac
+	@$(PIP) -e '.[$(EXTRAS)]' $(SHOW) || { echo "the packages could not be installed: is the network there? Run make again when it is" >&2; exit 69; }
 	@touch $@
 
 demo: setup

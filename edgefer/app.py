@@ -17,9 +17,11 @@ from edgefer.capture import open_rig
 from edgefer.capture.rig import Rig
 from edgefer.config import Config
 from edgefer.decide import Decider
+from edgefer.errors import BundleError
 from edgefer.health import StageTimes, Watchdog, memory_mb, temperatures
 from edgefer.infer import Network, open_network
 from edgefer.locate import Locator
+from edgefer.locate.yunet import MODEL_FILE, MODEL_SHA256
 from edgefer.messages import Health, Message, Meta, Stamper, Status
 from edgefer.pipeline import Pipeline
 from edgefer.publish import Publisher, open_publisher
@@ -36,10 +38,13 @@ def open_bundle(config: Config) -> Bundle:
 def run(config: Config, should_stop: Callable[[], bool], on_reading: Callable[[Reading], None] | None = None) -> None:
     """The daemon: until ``should_stop`` or the end of a recording. Raises EdgeferError, one line."""
     with started(config, on_reading=on_reading) as pipeline:
-        sdnotify.notify("READY=1")
-        log.info("ready: device %s", config.device)
-        pipeline.run(should_stop)
-        sdnotify.notify("STOPPING=1")
+        try:
+            if not should_stop():
+                sdnotify.notify("READY=1")
+                log.info("ready: device %s", config.device)
+            pipeline.run(should_stop)
+        finally:
+            sdnotify.notify("STOPPING=1")
 
 
 @contextmanager
@@ -56,7 +61,7 @@ def started(
         publisher = open_publisher(config.publish, config.device, stamper)
         pipeline = wire(config, bundle, network, rig, publisher, stamper)
         pipeline.on_reading = on_reading
-        publisher.open(meta(config, bundle, stamper))
+        publisher.open(meta(config, bundle, stamper, rig))
         try:
             with rig:
                 publisher.publish(stamper.message(messages.EventSystem, kind="started", detail=bundle.title))
@@ -71,14 +76,16 @@ def wire(
     config: Config, bundle: Bundle, network: Network, rig: Rig, publisher: Publisher, stamper: Stamper
 ) -> Pipeline:
     m = bundle.manifest
+    if m.detector.sha256 != MODEL_SHA256:
+        raise BundleError(f"{bundle.path}: made with another face detector than {MODEL_FILE}; install a fitting bundle")
     times = StageTimes()
     return Pipeline(
         rig=rig,
         locator=Locator(config.locate, config.infer.threads),
         aligner=Aligner(config.align, m.crop.size, m.crop.visible_channels, m.crop.template),
         network=network,
-        decider=Decider(config.decide, m.labels, m.temperature, m.thresholds.min_conf),
-        reporter=Reporter(stamper, bundle.title, config.publish.rate_hz),
+        decider=Decider(config.decide, m.labels, m.temperature, m.thresholds.min_conf, m.lenses_needed),
+        reporter=Reporter(stamper, bundle.title, config.publish.rate_hz, rig.lenses),
         publisher=publisher,
         watchdog=Watchdog(sdnotify.notify),
         health=HealthSource(stamper, rig, publisher, times, config.health.period_s),
@@ -86,7 +93,7 @@ def wire(
     )
 
 
-def meta(config: Config, bundle: Bundle, stamper: Stamper) -> Meta:
+def meta(config: Config, bundle: Bundle, stamper: Stamper, rig: Rig) -> Meta:
     """The birth document."""
     m = bundle.manifest
     return stamper.message(
@@ -95,7 +102,7 @@ def meta(config: Config, bundle: Bundle, stamper: Stamper) -> Meta:
         bundle=messages.BundleInfo(name=m.name, version=m.version, sha256=bundle.sha256),
         labels=tuple(m.labels),
         schemas=tuple(messages.schema_id(kind) for kind in messages.MESSAGES),
-        cameras=(config.capture.kind,),
+        cameras=tuple(f"{config.capture.kind} {lens.value}" for lens in rig.lenses),
         limits={"state_rate_hz": config.publish.rate_hz, "lost_after_s": config.capture.lost_s},
     )
 
@@ -114,18 +121,19 @@ class HealthSource:
         self._stamper, self._rig, self._publisher, self._times = stamper, rig, publisher, times
         self._due = Every(period_s, now_ns)
         self._start = self._then = time.monotonic()
-        self._frames = 0
+        self._done = times.counts()
 
     def __call__(self) -> Message | None:
         if not self._due():
             return None
-        now, frames = time.monotonic(), self._times.count("decide")
-        rate = (frames - self._frames) / max(now - self._then, 1e-6)
-        self._then, self._frames = now, frames
+        now, before = time.monotonic(), self._done
+        stages, self._done = self._times.summary(before), self._times.counts()
+        rate = (self._done["decide"] - before["decide"]) / max(now - self._then, 1e-6)
+        self._then = now
         return self._stamper.message(
             Health,
             rates={"readings": rate},
-            stages=self._times.summary(),
+            stages=stages,
             counters={**self._rig.counters(), **self._publisher.counters()},
             spool_depth=0,
             memory_mb=memory_mb(),

@@ -52,14 +52,16 @@ def bench(config: Config, plan: Plan) -> None:
     sides = {"A": config}
     if plan.versus:
         sides["B"] = altered(config, plan.versus)
+    _say("preparing frames")
     frames = load_frames(plan.recording)
-    figures: dict[str, dict[str, Any]] = {
-        name: {"figures": [], "daemon": daemon_figures(side)} for name, side in sides.items()
-    }
+    figures: dict[str, dict[str, Any]] = {}
+    for name, side in sides.items():
+        _say(f"starting a daemon with {name}")
+        figures[name] = {"figures": [], "daemon": daemon_figures(side)}
     slices = SLICES if plan.versus else 1
     for k in range(slices):
         for name, side in sides.items():
-            print(f"measuring {name} {k + 1}/{slices} ...", file=sys.stderr, flush=True)
+            _say(f"measuring {name} {k + 1}/{slices}, {plan.seconds / slices:g} s")
             figures[name]["figures"].append(measure(side, frames, plan.seconds / slices))
     report = {
         "machine": machine(), "versus": plan.versus, **{name: merged(f) for name, f in figures.items()},
@@ -67,6 +69,10 @@ def bench(config: Config, plan: Plan) -> None:
     print("\n".join(table(report)))
     if plan.json:
         write_json(plan.json, report)
+
+
+def _say(step: str) -> None:
+    print(f"{step} ...", file=sys.stderr, flush=True)
 
 
 def altered(config: Config, assignment: str) -> Config:
@@ -154,31 +160,35 @@ def daemon_figures(config: Config) -> dict[str, float]:
         file.write_text(_toml(_daemon_config(config, Path(folder))))
         command = [sys.executable, "-m", "edgefer", "run", "--config", str(file), "--publisher", "stdout"]
         start = time.monotonic()
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        log = Path(folder) / "log"
+        with (
+            log.open("w") as sink,
+            subprocess.Popen(command, stdout=subprocess.PIPE, stderr=sink, text=True) as process,
+        ):
             kill = threading.Timer(60, process.kill)
             kill.start()
             try:
-                return _watch_daemon(process, start)
+                return _watch_daemon(process, start, log)
             finally:
                 kill.cancel()
                 process.terminate()
 
 
-def _watch_daemon(process: subprocess.Popen[str], start: float) -> dict[str, float]:
+def _watch_daemon(process: subprocess.Popen[str], start: float, log: Path) -> dict[str, float]:
+    """The first reading is the first that saw a face; memory after fifteen of them."""
     first, seen = 0.0, 0
     assert process.stdout is not None
-    assert process.stderr is not None
     for line in process.stdout:
-        if json.loads(line)["topic"].endswith("state/driver"):
+        message = json.loads(line)
+        if message["topic"].endswith("state/driver") and message["payload"]["quality"]["face"] > 0:
             seen += 1
             first = first or time.monotonic() - start
         if seen == 15:
             from edgefer.health import memory_mb
 
             return {"first_reading_s": first, "memory_mb": memory_mb(Path(f"/proc/{process.pid}/status"))}
-    raise ServiceError(
-        f"the daemon gave no reading: {(process.stderr.read().strip() or 'it said nothing').splitlines()[-1]}"
-    )
+    said = log.read_text().strip().splitlines() or ["it said nothing"]
+    raise ServiceError(f"the daemon gave no reading: {said[-1]}")
 
 
 def _daemon_config(config: Config, folder: Path) -> Config:

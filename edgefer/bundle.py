@@ -1,6 +1,7 @@
 """The bundle: everything the device needs of a trained network, in one folder that proves itself.
 
     manifest.json    what it is and how to use it (:class:`Manifest`), with the sha256 of every other file
+    manifest.sha256  the sha256 of manifest.json
     classifier.onnx  visible uint8 [N, S, S, C], infrared uint8 [N, S, S, 1], present float32 [N, 2] -> logits [N, K]
     golden.npz       inputs and the logits they must give, checked at every start on the machine itself
     MODEL_CARD.md    data, protocol, figures, limits
@@ -21,11 +22,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from edgefer.errors import BundleError
-from edgefer.types import F32, U8
+from edgefer.types import F32, U8, UNKNOWN
 
 MANIFEST = "manifest.json"
+MANIFEST_HASH = "manifest.sha256"
 GOLDEN = "golden.npz"
 CARD = "MODEL_CARD.md"
+LENSES = ("visible", "infrared")
 DEFAULT = Path(__file__).parent / "bundles" / "default"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -35,7 +38,7 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Crop(_Part):
@@ -45,6 +48,12 @@ class Crop(_Part):
     visible_channels: Literal[1, 3]
     template: list[tuple[float, float]] = Field(min_length=5, max_length=5)
     """x, y of right eye, left eye, nose tip, right and left mouth corner in the crop"""
+
+    @model_validator(mode="after")
+    def _template_is_a_face(self) -> Crop:
+        if np.ptp(np.array(self.template), axis=0).min() < 0.1 * self.size:
+            raise ValueError("template: the landmarks lie on each other")
+        return self
 
 
 class Graph(_Part):
@@ -76,8 +85,6 @@ class Training(_Part):
 
 
 class Manifest(_Part):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
     schema_version: Literal[1]
     name: str = Field(pattern=r"^[a-z0-9-]{1,32}$")
     version: str = Field(pattern=r"^\d+\.\d+\.\d+$")
@@ -98,8 +105,8 @@ class Manifest(_Part):
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
-        if len(set(self.labels)) != len(self.labels):
-            raise ValueError("labels repeat")
+        if len(set(self.labels)) != len(self.labels) or UNKNOWN in self.labels:
+            raise ValueError(f"labels repeat, or one is called {UNKNOWN}")
         missing = ({g.file for g in self.graphs} | {GOLDEN, CARD}) - set(self.files)
         if missing:
             raise ValueError(f"files lacks a sha256 for {', '.join(sorted(missing))}")
@@ -156,7 +163,10 @@ def file_sha256(path: Path) -> str:
 def _manifest(path: Path) -> Manifest:
     file = path / MANIFEST
     try:
-        raw: Any = json.loads(file.read_text(encoding="utf-8"))
+        data, expected = file.read_bytes(), (path / MANIFEST_HASH).read_text(encoding="ascii").strip()
+        if hashlib.sha256(data).hexdigest() != expected:
+            raise BundleError(f"{file}: its sha256 is not that in {MANIFEST_HASH}; install the bundle again")
+        raw: Any = json.loads(data)
     except (FileNotFoundError, NotADirectoryError):
         raise BundleError(f"{file}: not found; a bundle is a folder made by `python -m export bundle`") from None
     except (OSError, ValueError) as e:
@@ -196,7 +206,7 @@ def _golden(file: Path, m: Manifest) -> Golden:
         "present": (n, 2), "logits": (n, len(m.labels)),
     }  # fmt: skip
     for name, shape in expected.items():
-        actual = getattr(golden, name).shape
-        if n == 0 or actual != shape:
-            raise BundleError(f"{file}: {name} is {actual}, expected {shape}; make the bundle again")
+        actual, dtype = getattr(golden, name).shape, getattr(golden, name).dtype
+        if n == 0 or actual != shape or dtype != (np.uint8 if name in LENSES else np.float32):
+            raise BundleError(f"{file}: {name} is {dtype} {actual}, expected {shape}; make the bundle again")
     return golden

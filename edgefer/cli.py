@@ -15,20 +15,31 @@ from typing import NoReturn
 
 from edgefer import config as configuration
 from edgefer.config import Config
-from edgefer.errors import EX_OK, EX_USAGE, EdgeferError
+from edgefer.errors import EX_OK, EX_SOFTWARE, EX_UNAVAILABLE, EX_USAGE, EdgeferError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """``edgefer``: returns the exit code; a user never sees a traceback."""
-    args = _parser().parse_args(argv)
+    """``edgefer``: returns the exit code; a user sees a traceback only at log.level debug."""
     try:
+        args = _parser().parse_args(argv)
         return int(args.command(args) or EX_OK)
     except EdgeferError as e:
-        print(f"edgefer: {e}", file=sys.stderr)
-        return e.exit_code
+        return _say(str(e), e.exit_code)
     except KeyboardInterrupt:
-        print("edgefer: interrupted", file=sys.stderr)
-        return 130
+        return _say("interrupted", 130)
+    except BrokenPipeError:
+        sys.stdout = None  # else Python complains again at exit
+        return EX_UNAVAILABLE
+    except ImportError as e:
+        return _say(f"{e.name or e} is not installed: install edgefer with its extra [cpu]", EX_UNAVAILABLE)
+    except Exception as e:
+        logging.getLogger("edgefer").debug("unexpected", exc_info=True)
+        return _say(f"internal error, please report it: {type(e).__name__}: {' '.join(str(e).split())}", EX_SOFTWARE)
+
+
+def _say(line: str, code: int) -> int:
+    print(f"edgefer: {line}", file=sys.stderr)
+    return code
 
 
 def daemon(argv: Sequence[str] | None = None) -> int:
@@ -37,24 +48,34 @@ def daemon(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
+    stop = _stop_on_signal()  # before the slow imports: a stop during start-up is a clean one
     from edgefer import app
 
     settings = _with_publisher(configuration.read(args.config), args.publisher)
     _logging(settings.log.level)
     faulthandler.enable()
-    app.run(settings, _stop_on_signal().is_set)
+    app.run(settings, stop.is_set)
 
 
 def _replay(args: argparse.Namespace) -> None:
+    stop = _stop_on_signal()
     from edgefer import app
 
-    base = configuration.read(args.config) if args.config else Config()
-    settings = _with_publisher(base, args.publisher).model_copy(
-        update={"capture": base.capture.model_copy(update={"kind": "recording", "source": str(args.recording),
-                                                           "realtime": args.realtime, "repeat": False})}
-    )  # fmt: skip
+    settings = _replayed(configuration.read(args.config) if args.config else Config(), args)
     _logging(settings.log.level)
-    app.run(settings, _stop_on_signal().is_set)
+    app.run(settings, stop.is_set)
+
+
+def _replayed(base: Config, args: argparse.Namespace) -> Config:
+    """On the recording; when not at the recorded pace, with a state for every reading."""
+    recording = {"kind": "recording", "source": str(args.recording), "realtime": args.realtime, "repeat": False}
+    publish = {"kind": args.publisher} if args.realtime else {"kind": args.publisher, "rate_hz": 1e6}
+    return base.model_copy(
+        update={
+            "capture": base.capture.model_copy(update=recording),
+            "publish": base.publish.model_copy(update=publish),
+        }
+    )
 
 
 def _record(args: argparse.Namespace) -> None:
@@ -72,6 +93,7 @@ def _record(args: argparse.Namespace) -> None:
 
 
 def _demo(args: argparse.Namespace) -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the broker and the service end with the show
     from edgefer.demo import show
 
     return show.demo(forever=args.forever)
@@ -194,6 +216,6 @@ def _logging(level: str) -> None:
 
 def _stop_on_signal() -> threading.Event:
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
     return stop

@@ -6,8 +6,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+
 from edgefer.config import Decide
-from edgefer.types import F32, UNKNOWN, Face, FramePair, LensState, Reading, Scores, Why
+from edgefer.types import F32, UNKNOWN, Face, FramePair, Lens, LensState, Reading, Scores, Why
+
+DOUBT_MARGIN = 0.05
 
 
 class Smoother:
@@ -53,38 +57,61 @@ class Hysteresis:
             self.label, self._challenger = self._challenger, -1
         return self.label
 
-    def reset(self) -> None:
-        self.label, self._challenger = None, -1
+    def pause(self, forget: bool) -> None:
+        """Nothing was seen: no challenger has led meanwhile, and after a long gap there is no label to keep."""
+        self._challenger = -1
+        if forget:
+            self.label = None
+
+
+class Doubt:
+    """Too low below ``level``, good again only ``DOUBT_MARGIN`` above it: a value on the edge does not flicker."""
+
+    def __init__(self, level: float) -> None:
+        self._level, self._low = level, False
+
+    def update(self, value: float) -> bool:
+        self._low = value < self._level + (DOUBT_MARGIN if self._low else 0.0)
+        return self._low
 
 
 class Decider:
     """labels in the network's order; temperature and min_conf (unless configured) of the bundle."""
 
-    def __init__(self, config: Decide, labels: Sequence[str], temperature: float, min_conf: float) -> None:
+    def __init__(
+        self, config: Decide, labels: Sequence[str], temperature: float, min_conf: float, needed: Sequence[str] = ()
+    ) -> None:
         self._config, self._labels, self._temperature = config, tuple(labels), temperature
-        self._min_conf = config.min_conf if config.min_conf is not None else min_conf
+        self._needed = tuple(Lens(name) for name in needed)
+        self._uncertain = Doubt(config.min_conf if config.min_conf is not None else min_conf)
+        self._poor = Doubt(config.min_face)
         self._smoother = Smoother(config.smoothing_s, config.forget_s)
+        self._face_smoother = Smoother(config.smoothing_s, config.forget_s)
         self._hysteresis = Hysteresis(config.margin, config.hold_s)
         self._scored_ns = 0
 
     def update(self, pair: FramePair, face: Face | None, scores: Scores | None) -> Reading:
         """One reading per pair; ``scores`` is None when there was no face to look at."""
-        if face is None or scores is None:
-            if pair.mono_ns - self._scored_ns > self._config.forget_s * 1e9:
-                self._hysteresis.reset()
-            return self._reading(pair, None, UNKNOWN, 0.0, {}, blind_why(pair))
+        if face is None or scores is None or self._lacks(pair):
+            self._hysteresis.pause(pair.mono_ns - self._scored_ns > self._config.forget_s * 1e9)
+            return self._reading(pair, None, UNKNOWN, 0.0, {}, blind_why(pair, self._needed))
         self._scored_ns = pair.mono_ns
         smooth = self._smoother.update(scores.probabilities(self._temperature), pair.mono_ns)
         label = self._hysteresis.update(smooth, pair.mono_ns)
         conf = float(smooth[label])
         probs = dict(zip(self._labels, smooth.tolist(), strict=True))
-        why = self._doubt(face, conf)
+        why = self._doubt(face, conf, pair.mono_ns)
         return self._reading(pair, face, self._labels[label] if why is None else UNKNOWN, conf, probs, why)
 
-    def _doubt(self, face: Face, conf: float) -> Why | None:
-        if face.score < self._config.min_face:
+    def _lacks(self, pair: FramePair) -> bool:
+        return any(pair.state(lens) is not LensState.OK for lens in self._needed)
+
+    def _doubt(self, face: Face, conf: float, at_ns: int) -> Why | None:
+        score = float(self._face_smoother.update(np.array([face.score], np.float32), at_ns)[0])
+        poor, uncertain = self._poor.update(score), self._uncertain.update(conf)
+        if poor:
             return Why.LOW_QUALITY
-        return Why.UNCERTAIN if conf < self._min_conf else None
+        return Why.UNCERTAIN if uncertain else None
 
     @staticmethod
     def _reading(
@@ -95,9 +122,10 @@ class Decider:
         return Reading(label, conf, probs, why, score, yaw, lenses, pair.mono_ns)
 
 
-def blind_why(pair: FramePair) -> Why:
-    """Why there is no face: what stands in the way, worst first; a lens that works and shows none is ``no_face``."""
-    states = (pair.visible_state, pair.infrared_state)
+def blind_why(pair: FramePair, needed: Sequence[Lens] = ()) -> Why:
+    """Why there is nothing: the state of a needed lens, else of all; one that works and shows none is ``no_face``."""
+    missing = [pair.state(lens) for lens in needed if pair.state(lens) is not LensState.OK]
+    states = tuple(missing) or (pair.visible_state, pair.infrared_state)
     if LensState.OK in states:
         return Why.NO_FACE
     if LensState.BLACK in states:

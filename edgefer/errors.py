@@ -15,7 +15,7 @@ The numbers are the process exit codes of sysexits.h.
 
 from __future__ import annotations
 
-EX_OK, EX_USAGE, EX_NOINPUT, EX_UNAVAILABLE, EX_CONFIG = 0, 64, 66, 69, 78
+EX_OK, EX_USAGE, EX_NOINPUT, EX_UNAVAILABLE, EX_SOFTWARE, EX_CONFIG = 0, 64, 66, 69, 70, 78
 
 
 class EdgeferError(Exception):

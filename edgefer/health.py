@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -38,15 +39,24 @@ class StageTimes:
         ring = self._ns[stage]
         return ring[: min(self._count[stage], len(ring))] / 1e9
 
-    def summary(self) -> dict[str, StageTime]:
-        """Median and 99th percentile of every stage that has run, in milliseconds."""
-        return {name: _percentiles(self.seconds(name)) for name in self._ns if self._count[name]}
+    def summary(self, since: Mapping[str, int] | None = None) -> dict[str, StageTime]:
+        """Median and 99th percentile, in milliseconds, of every stage that ran after the ``counts()`` of ``since``."""
+        since = since or dict.fromkeys(self._ns, 0)
+        return {
+            name: _percentiles(self._newest(name, n - since[name]))
+            for name, n in self._count.items()
+            if n > since[name]
+        }
+
+    def _newest(self, stage: str, n: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        ring, end = self._ns[stage], self._count[stage]
+        return ring[np.arange(end - min(n, len(ring)), end) % len(ring)] / 1e9
+
+    def counts(self) -> dict[str, int]:
+        return dict(self._count)
 
     def reset(self) -> None:
         self._count = dict.fromkeys(self._count, 0)
-
-    def count(self, stage: str) -> int:
-        return self._count[stage]
 
 
 def _percentiles(seconds: np.ndarray[tuple[int], np.dtype[np.float64]]) -> StageTime:
@@ -81,7 +91,7 @@ def temperatures(root: Path = Path("/sys/class/thermal")) -> dict[str, float]:
     found = {}
     for zone in sorted(root.glob("thermal_zone*")):
         try:
-            name = (zone / "type").read_text().strip().replace(" ", "_")
+            name = re.sub(r"[^A-Za-z0-9_-]", "_", (zone / "type").read_text().strip())[:40]
             found[f"{name}.{zone.name[12:]}"] = int((zone / "temp").read_text()) / 1000
         except (OSError, ValueError):
             continue

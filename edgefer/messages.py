@@ -96,7 +96,7 @@ class StateDriver(Message):
     valid: bool
     why: Why | None = Field(default=None, description="present exactly when valid is false")
     label: Label = Field(description="a label of the bundle; unknown exactly when valid is false")
-    conf: Probability = Field(description="calibrated probability of the leading label")
+    conf: Probability = Field(description="calibrated probability of the label, or of the one not shown for doubt")
     probs: dict[Label, Probability] = Field(description="empty when nothing was seen")
     quality: Quality
     bundle: BundleName = Field(description="name@version of the network")

@@ -16,6 +16,8 @@ from edgefer.publish import Publisher
 from edgefer.report import Reporter
 from edgefer.types import AlignedPair, Face, FramePair, Reading, Scores
 
+STUCK_S = 5.0
+"""cameras that come back from no call for this long, with no picture left to work on, are a case for the watchdog"""
 WAIT_S = 0.25
 """longest wait for the cameras, well below the watchdog and the one second in which a loss must show"""
 
@@ -39,19 +41,22 @@ class Pipeline:
     def run(self, should_stop: Callable[[], bool]) -> None:
         """Until told to stop or a recording ends. Errors that a restart does not cure come out as EdgeferError."""
         while not should_stop() and not self.rig.ended:
-            self.step()
+            finished = self.step()
             self.publisher.check()
-            self.watchdog.work_finished()
+            if finished or not self.rig.stuck(STUCK_S):
+                self.watchdog.work_finished()
 
-    def step(self) -> None:
+    def step(self) -> bool:
+        """Whether a pair with a picture was finished; the rest is waiting."""
         with self.times.measure("frame"):
             with self.times.measure("wait"):
                 pair = self.rig.next_pair(WAIT_S)
             if pair is None:
-                return
+                return False
             reading = self._read(pair)
             with self.times.measure("publish"):
                 self._publish(reading)
+        return pair.visible is not None or pair.infrared is not None
 
     def _read(self, pair: FramePair) -> Reading:
         with self.times.measure("locate"):

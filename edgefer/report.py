@@ -5,25 +5,25 @@ Judgement only: messages are returned, not sent.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from edgefer.messages import EventDriver, EventSystem, Message, Stamper, StateDriver, state_message
 from edgefer.types import Lens, LensState, Reading
 
-LENS_SETTLE_S = 1.0
+LENS_SETTLE_S = 0.5
 """a lens must keep its new state for this long before it is an event"""
 
 
 class Reporter:
-    """bundle: ``name@version``; rate_hz: state messages per second; all times come with the readings."""
+    """bundle: ``name@version``; rate_hz: state messages per second; lenses: those configured; others are no news."""
 
-    def __init__(self, stamper: Stamper, bundle: str, rate_hz: float) -> None:
+    def __init__(self, stamper: Stamper, bundle: str, rate_hz: float, lenses: Iterable[Lens] = tuple(Lens)) -> None:
         self._stamper, self._bundle = stamper, bundle
         self._period_ns, self._due_ns = int(1e9 / rate_hz), 0
         self._last: Reading | None = None
         self._label = ""
-        self._lenses = [LensWatch(lens) for lens in Lens]
+        self._lenses = [LensWatch(lens) for lens in Lens if lens in set(lenses)]
 
     def report(self, reading: Reading, now_ns: int) -> list[Message]:
         """Events first, so that a subscriber hears of a change before it sees the new state."""
@@ -54,7 +54,8 @@ class Reporter:
 
     def _lens_events(self, r: Reading, now_ns: int) -> list[EventSystem]:
         found = []
-        for watch, state in zip(self._lenses, r.lenses, strict=True):
+        for watch in self._lenses:
+            state = r.lenses[0] if watch.lens is Lens.VISIBLE else r.lenses[1]
             kind = watch.update(state, now_ns)
             if kind is not None:
                 found.append(self._stamper.message(EventSystem, now_ns, kind=kind, lens=watch.lens, state=state))

@@ -148,7 +148,7 @@ class Reading:
     """The driver's expression at ``mono_ns``. ``label`` is ``unknown`` exactly when ``why`` is set.
 
     probs: label -> probability after calibration and smoothing, empty when nothing was seen; conf: probability of the
-    leading label.
+    label that is shown, or would be.
     """
 
     label: str

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from edgefer.bundle import CARD, GOLDEN, MANIFEST, Bundle, Manifest, file_sha256, open_bundle
+from edgefer.bundle import CARD, GOLDEN, MANIFEST, MANIFEST_HASH, Bundle, Manifest, file_sha256, open_bundle
 from edgefer.config import Infer
 from edgefer.infer import open_network
 from edgefer.locate.yunet import MODEL_FILE, MODEL_SHA256
@@ -126,6 +126,7 @@ def _seal(stage: Path, recipe: Recipe, c: Calibration, report: dict[str, Any], r
     (stage / CARD).write_text(text, encoding="utf-8")
     manifest = Manifest.model_validate(_manifest(recipe, c, report, results, _hashes(stage)))
     (stage / MANIFEST).write_text(json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
+    (stage / MANIFEST_HASH).write_text(file_sha256(stage / MANIFEST) + "\n", encoding="ascii")
 
 
 def _hashes(stage: Path) -> dict[str, str]:

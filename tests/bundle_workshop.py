@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edgefer.bundle import DEFAULT, GOLDEN, MANIFEST, file_sha256
+from edgefer.bundle import DEFAULT, GOLDEN, MANIFEST, MANIFEST_HASH, file_sha256
 
 
 def copy_of_default(folder: Path) -> Path:
@@ -22,6 +22,7 @@ def edit_manifest(bundle: Path, change: Callable[[dict[str, Any]], object]) -> N
     raw = json.loads(file.read_text())
     change(raw)
     file.write_text(json.dumps(raw))
+    (bundle / MANIFEST_HASH).write_text(file_sha256(file) + "\n")
 
 
 def seal(bundle: Path) -> None:

@@ -130,7 +130,9 @@ def test_calibration_scales_with_the_stream(k: float) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{}", "[1]", '{"homography": 5, "visible_size": [1, 1], "infrared_size": [1, 1]}',
+    ["", "{}",
+     '{"homography": [[1,0,0],[0,1,0],[0,0,1]], "visible_size": [1e999, 4], "infrared_size": [4, 4]}',
+     "[1]", '{"homography": 5, "visible_size": [1, 1], "infrared_size": [1, 1]}',
      '{"homography": [[0,0,0],[0,0,0],[0,0,0]], "visible_size": [4, 4], "infrared_size": [4, 4]}'],
 )  # fmt: skip
 def test_a_bad_calibration_names_the_file(text: str, tmp_path: Path) -> None:

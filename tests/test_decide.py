@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -113,6 +114,32 @@ def test_why_there_is_no_face(visible: LensState, infrared: LensState, why: Why)
     reading = decider().update(pair(0, visible, infrared), None, None)
     assert (reading.why, reading.label, dict(reading.probs)) == (why, UNKNOWN, {})
     assert reading.lenses == (visible, infrared)
+
+
+def test_a_value_on_the_edge_does_not_flicker() -> None:
+    """Face score and confidence that hover about their thresholds change validity now and then, not every frame."""
+    rng = np.random.default_rng(0)
+    d = decider(min_conf=0.5)
+    valid = [
+        d.update(pair(k / 25), face(0.6 + rng.normal(0, 0.03)), sure(0, math.log(2) + rng.normal(0, 0.2))).valid
+        for k in range(1500)
+    ]
+    assert sum(a != b for a, b in pairwise(valid)) <= 12, "a minute"
+
+
+def test_frames_far_apart_are_no_lead() -> None:
+    d = decider(min_conf=0.0, smoothing_s=0.0, forget_s=2.0)
+    assert d.update(pair(0.0), face(), sure(0)).label == "happiness"
+    assert d.update(pair(0.1), face(), sure(1)).label == "happiness"
+    d.update(pair(0.5), None, None)
+    assert d.update(pair(1.0), face(), sure(1)).label == "happiness", "it has led for one frame, not for a second"
+
+
+def test_a_network_that_needs_a_lens_says_nothing_without_it() -> None:
+    d = Decider(Decide(), LABELS, 1.0, 0.4, needed=("visible", "infrared"))
+    assert d.update(pair(0), face(), sure(0)).valid
+    assert d.update(pair(1, visible=BLACK), face(), sure(0)).why is Why.BLACK
+    assert d.update(pair(2, infrared=LOST), face(), sure(0)).why is Why.CAMERA_LOST
 
 
 def test_a_face_lost_for_a_moment_comes_back_under_its_label_for_long_under_its_own() -> None:

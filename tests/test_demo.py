@@ -49,4 +49,4 @@ def test_the_board_shows_only_what_it_was_told() -> None:
     assert "HAPPINESS" in shown
     assert "75.0%" in shown
     assert "neutral -> happiness" in shown
-    assert (board.states, board.valid, board.labels) == (2, 1, ["happiness"])
+    assert (board.states, board.valid, list(board.labels)) == (2, 1, ["happiness"])

@@ -83,7 +83,11 @@ def test_a_passenger_who_leans_in_takes_nothing_over() -> None:
     stays = tracker.choose(frame(40), [detection(22, 30), detection(120, 60)])
     assert stays is not None
     assert stays.box[0] == 22
-    gone = tracker.choose(frame(80), [detection(120, 60)])
+    assert tracker.choose(frame(80), [detection(120, 60)]) is None, "a blink of the detector is no change of seats"
+    back = tracker.choose(frame(120), [detection(22, 30), detection(120, 60)])
+    assert back is not None
+    assert back.box[0] == 22
+    gone = tracker.choose(frame(600), [detection(120, 60)])
     assert gone is not None
     assert gone.box[0] == 120
 

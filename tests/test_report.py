@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgefer.messages import EventDriver, EventSystem, Message, Stamper, StateDriver
 from edgefer.report import Reporter
-from edgefer.types import UNKNOWN, LensState, Reading, Why
+from edgefer.types import UNKNOWN, Lens, LensState, Reading, Why
 
 S = 1_000_000_000
 OK, LOST, BLACK = LensState.OK, LensState.LOST, LensState.BLACK
@@ -18,9 +18,9 @@ def reading(t_s: float, label: str = "happiness", why: Why | None = None, lenses
 class Drive:
     """Feeds readings at 25 frames a second and collects what is published."""
 
-    def __init__(self, rate_hz: float = 5.0) -> None:
+    def __init__(self, rate_hz: float = 5.0, lenses: tuple = tuple(Lens)) -> None:
         stamper = Stamper("car", "0" * 8, "00000000-0000-0000-0000-000000000000", wall_ns=lambda: 0, mono_ns=lambda: 0)
-        self.reporter, self.t, self.said = Reporter(stamper, "default@1.0.0", rate_hz), 0.0, list[Message]()
+        self.reporter, self.t, self.said = Reporter(stamper, "default@1.0.0", rate_hz, lenses), 0.0, list[Message]()
 
     def go(self, seconds: float, **how: object) -> list[Message]:
         said: list[Message] = []
@@ -64,6 +64,17 @@ def test_a_lens_is_reported_once_when_lost_and_once_when_back() -> None:
     lost, back = drive.go(2.0, lenses=(LOST, OK)), drive.go(2.0)
     assert [(e.kind, e.lens, e.state) for e in of(EventSystem, lost)] == [("lens_lost", "visible", LOST)]  # type: ignore[attr-defined]
     assert [(e.kind, e.lens, e.state) for e in of(EventSystem, back)] == [("lens_back", "visible", OK)]  # type: ignore[attr-defined]
+
+
+def test_a_lens_that_was_never_there_is_no_news() -> None:
+    drive = Drive(lenses=(Lens.VISIBLE,))
+    assert not of(EventSystem, drive.go(5.0, lenses=(OK, LOST)))
+
+
+def test_a_lens_is_news_within_the_second_that_frozen_leaves_of_two() -> None:
+    drive = Drive()
+    drive.go(1.0)
+    assert of(EventSystem, drive.go(0.8, lenses=(LensState.FROZEN, OK)))
 
 
 def test_a_lens_that_flickers_is_no_event_and_another_fault_of_a_lost_lens_is() -> None:

@@ -32,6 +32,6 @@ def test_its_exposure_is_low() -> None:
 
 
 def test_a_wrong_configuration_is_not_restarted() -> None:
-    from edgefer.errors import EX_CONFIG
+    from edgefer.errors import EX_CONFIG, EX_NOINPUT, EX_USAGE
 
-    assert f"RestartPreventExitStatus={EX_CONFIG}" in UNIT.read_text()
+    assert f"RestartPreventExitStatus={EX_USAGE} {EX_NOINPUT} {EX_CONFIG}" in UNIT.read_text()

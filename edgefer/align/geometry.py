@@ -57,7 +57,7 @@ def read_calibration(path: Path) -> Calibration:
         raise InputError(
             f"{path}: no such calibration file ('align.calibration'); leave it empty for identity"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as e:
         raise InputError(f"{path}: not a calibration ({type(e).__name__}: {e}); calibrate the lenses again") from None
     if h.shape != (3, 3) or not np.isfinite(h).all() or abs(np.linalg.det(h)) < 1e-9 or min(vw, vh, iw, ih) < 1:
         raise InputError(f"{path}: 'homography' must be an invertible 3x3 matrix; calibrate the lenses again")

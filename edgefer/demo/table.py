@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Any
 
 BAR = 24
+KEPT = 10_000
+"""newest events, ages and rates that are kept: a show may go on for ever"""
 STAGES = ("wait", "locate", "align", "infer", "decide", "publish")
 
 
@@ -17,13 +20,13 @@ class Board:
     health: dict[str, Any] = field(default_factory=dict)
     status: str = "waiting"
     meta: dict[str, Any] = field(default_factory=dict)
-    events: list[str] = field(default_factory=list)
+    events: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT))
     states: int = 0
     valid: int = 0
-    labels: list[str] = field(default_factory=list)
+    labels: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT))
     """label changes seen in event/driver"""
-    ages_ms: list[int] = field(default_factory=list)
-    rates: list[float] = field(default_factory=list)
+    ages_ms: deque[int] = field(default_factory=lambda: deque(maxlen=KEPT))
+    rates: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
 
     def take(self, topic: str, payload: dict[str, Any]) -> None:
         """One message; ``topic`` is that below the device, ``state/driver`` for one."""
@@ -80,7 +83,7 @@ def _health(board: Board) -> list[str]:
 
 
 def _events(board: Board, count: int = 4) -> list[str]:
-    recent = board.events[-count:]
+    recent = list(board.events)[-count:]
     return [f"  {e}" for e in recent] + [""] * (count - len(recent))
 
 

@@ -18,20 +18,22 @@ class Locator:
 
     def __init__(self, config: Locate, threads: int) -> None:
         self._config, self._detector = config, YuNet(config)
-        self._tracker = DriverTracker(config)
+        self._tracker, self._misses = DriverTracker(config), 0
         cv2.setNumThreads(threads)
 
     def find(self, pair: FramePair) -> Face | None:
-        """The driver's face, or None. Where the first lens shows no face the other one is asked."""
-        for frame in self._order(pair):
-            face = self._tracker.choose(frame, self._detector.detect(frame.image))
-            if face is not None:
-                return face
-        return self._tracker.hold(pair)
+        """The driver's face, or None. One look a call: after a miss the next call asks the other lens first."""
+        frames = self._order(pair)
+        if not frames:
+            return None
+        frame = frames[self._misses % len(frames)]
+        face = self._tracker.choose(frame, self._detector.detect(frame.image))
+        self._misses = 0 if face is not None and frame is frames[0] else self._misses + (face is None)
+        return face if face is not None else self._tracker.hold(pair)
 
     def forget(self) -> None:
         """The next pair has nothing to do with the last one."""
-        self._tracker = DriverTracker(self._config)
+        self._tracker, self._misses = DriverTracker(self._config), 0
 
     def _order(self, pair: FramePair) -> list[Frame]:
         visible, infrared = pair.frame(Lens.VISIBLE), pair.frame(Lens.INFRARED)

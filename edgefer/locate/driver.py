@@ -41,10 +41,11 @@ class DriverTracker:
         if not inside:
             return None
         best = max(inside, key=lambda d: d.box[2] * d.box[3])
-        if self._last is not None and self._last.lens is frame.lens:
-            nearest = max(inside, key=lambda d: overlap(d.box, self._last.box))  # type: ignore[union-attr]
-            if overlap(nearest.box, self._last.box) > SAME_FACE:
-                best = nearest
+        last = self._last
+        if last is not None and last.lens is frame.lens and frame.mono_ns - self._seen_ns <= self._hold_ns:
+            best = max(inside, key=lambda d: overlap(d.box, last.box))
+            if overlap(best.box, last.box) <= SAME_FACE:
+                return None  # somebody else; the driver's place is held
         self._last = Face(frame.lens, best.box, best.landmarks, best.score)
         self._seen_ns = frame.mono_ns
         return self._last
