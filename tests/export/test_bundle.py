@@ -1,0 +1,202 @@
+"""From tiny weights to a bundle the device opens: signature, golden vectors, whole or not at all."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the export extra")
+for needed in ("onnx", "onnxscript", "onnxruntime"):
+    pytest.importorskip(needed, reason="needs the export and cpu extras")
+
+from edgefer.bundle import Bundle, open_bundle  # noqa: E402
+from edgefer.config import Infer  # noqa: E402
+from edgefer.errors import BundleError  # noqa: E402
+from edgefer.infer import open_network  # noqa: E402
+from export import evaluate, golden, models, onnx_graph, pack, quantize, recipe  # noqa: E402
+from export.data import fer2013  # noqa: E402
+from export.errors import InputError, UsageError  # noqa: E402
+
+pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("default")]
+PORTRAITS = all(importlib.util.find_spec(p.package) for p in golden.PORTRAITS)
+portraits = pytest.mark.skipif(not PORTRAITS, reason="needs the demo extra (public-domain portraits)")
+
+
+def _network(plan: recipe.Recipe) -> Any:
+    """Random weights and batch norms with statistics, so that folding them is not folding ones and zeros."""
+    torch.manual_seed(0)
+    _, dual = models.build(plan.model, len(fer2013.LABELS))
+    for module in dual.modules():
+        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.3, 0.3)
+            module.running_var.uniform_(0.5, 2.0)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+    return dual.eval()
+
+
+@pytest.fixture
+def work(recipe_file: Path, data_root: Path, tmp_path: Path, silent: Any) -> Path:
+    """A working folder after ``quantize``."""
+    plan, out = recipe.read(recipe_file), tmp_path / "out"
+    out.mkdir()
+    state = {"module." + k: v for k, v in _network(plan).state_dict().items()}
+    torch.save(
+        {"average": {**state, "n_averaged": torch.tensor(1)}, "epoch": 2, "labels": list(fer2013.LABELS),
+         "recipe": plan.model_dump(mode="json"), "data": "0" * 64}, out / "joined.pt",
+    )  # fmt: skip
+    quantize.quantize(plan, out / "joined.pt", out, fer2013.load("train"), fer2013.load("public"), silent)
+    return out
+
+
+def _results(bundle: Bundle) -> dict[str, Any]:
+    faces, clean = fer2013.load("private"), fer2013.twin_free()
+    found = evaluate.evaluate_device(bundle, faces, clean, 1, lambda line: None, None)
+    return {**found, "command": "a test"}
+
+
+CALIBRATION = pack.Calibration(1.5, 0.3)
+
+
+@pytest.mark.parametrize("name", sorted(models.REGISTRY))
+def test_every_registered_network_exports_with_the_device_signature(
+    recipe_file: Path, tmp_path: Path, name: str
+) -> None:
+    import onnx
+
+    plan = recipe.read(recipe_file)
+    network = _network(plan.model_copy(update={"model": plan.model.model_copy(update={"name": name})}))
+    path = onnx_graph.export_float(network, 16, tmp_path / "float.onnx")
+    graph = onnx.load(path).graph
+    shapes = {t.name: [d.dim_value or d.dim_param for d in t.type.tensor_type.shape.dim] for t in graph.input}
+    assert shapes == {"visible": ["N", 16, 16, 1], "infrared": ["N", 16, 16, 1], "present": ["N", 2]}
+    assert [t.name for t in graph.output] == ["logits"]
+    assert "BatchNormalization" not in {n.op_type for n in graph.node}
+    assert onnx_graph.float_gap(network, path, 16) <= onnx_graph.TOLERANCE
+
+
+def test_a_lens_that_is_not_present_has_no_say(recipe_file: Path, tmp_path: Path) -> None:
+    path = onnx_graph.export_float(_network(recipe.read(recipe_file)), 16, tmp_path / "float.onnx")
+    visible, infrared, present = onnx_graph.random_inputs(2, 16)
+    present[:] = (1.0, 0.0)
+    one = onnx_graph.run(path, (visible, infrared, present))
+    assert np.array_equal(one, onnx_graph.run(path, (visible, np.zeros_like(infrared), present)))
+
+
+def test_quantisation_compares_all_methods_and_keeps_the_arithmetic_in_float(work: Path) -> None:
+    import onnx
+
+    report = json.loads((work / quantize.REPORT).read_text())
+    assert {c["method"] for c in report["candidates"]} == set(quantize.METHODS)
+    graph = onnx.load(work / quantize.INT8).graph
+    feeds = {name: n.op_type for n in graph.node for name in n.output}
+    convolutions = [n for n in graph.node if n.op_type == "Conv"]
+    assert convolutions
+    kept = report["chosen"]["keep_float"]
+    quantised = [n for n in convolutions if feeds.get(n.input[0]) == "DequantizeLinear"]
+    assert len(quantised) >= len(convolutions) - 2 * bool(kept)
+    sources = {n.input[0]: n for n in graph.node if n.op_type == "QuantizeLinear"}
+    assert not {n.output[0] for n in graph.node if n.op_type in ("Cast", "ReduceMean", "Sigmoid")} & set(sources) - {
+        n.output[0] for n in graph.node if n.op_type == "ReduceMean"
+    }
+
+
+def test_weights_use_seven_bits(work: Path) -> None:
+    import onnx
+    from onnx import numpy_helper
+
+    graph = onnx.load(work / quantize.INT8).graph
+    weights = [w for i in graph.initializer if (w := numpy_helper.to_array(i)).dtype == np.int8 and w.ndim >= 2]
+    assert weights
+    assert max(int(np.abs(w.astype(int)).max()) for w in weights) <= 64
+
+
+def test_layers_named_in_the_recipe_stay_in_float(work: Path, tmp_path: Path) -> None:
+    import onnx
+
+    calibration = onnx_graph.random_inputs(4, 16)
+    target = tmp_path / "kept.onnx"
+    quantize.quantize_graph(work / quantize.FLOAT, target, calibration, "minmax", ["visible.conv1"])
+    graph = onnx.load(target).graph
+    floats = {i.name for i in graph.initializer if i.data_type == onnx.TensorProto.FLOAT}
+    assert "model.visible.conv1.weight" in floats
+    assert "model.infrared.conv1.weight" not in floats
+
+
+@portraits
+def test_a_packed_bundle_opens_on_the_device_and_carries_its_figures(
+    work: Path, recipe_file: Path, tmp_path: Path
+) -> None:
+    to = tmp_path / "bundles" / "tiny"
+    results = pack.pack(recipe.read(recipe_file), work, to, CALIBRATION, _results)
+    bundle = open_bundle(to)
+    open_network(bundle, Infer(threads=1)).close()
+    assert bundle.manifest.metrics == evaluate.flat_metrics(results)
+    assert bundle.manifest.graphs[0].precision == "int8 U8S8, reduced range"
+    assert (to / "golden.npz").stat().st_size < 80_000
+    assert [p.name for p in to.parent.iterdir()] == ["tiny"]
+    assert "simulation" in evaluate.table(results)
+    card = " ".join((to / "MODEL_CARD.md").read_text().split())
+    for said in ("simulation", "not a DDAW or ADDW", "Art. 5(1)(f)", "unknown", "`a test`", "INT8 against FP32: not"):
+        assert said in card, said
+
+
+@portraits
+def test_whatever_fails_leaves_the_old_bundle(work: Path, recipe_file: Path, tmp_path: Path) -> None:
+    plan, to = recipe.read(recipe_file), tmp_path / "bundles" / "tiny"
+    pack.pack(plan, work, to, CALIBRATION, _results)
+    before = open_bundle(to).sha256
+
+    def broken(bundle: Bundle) -> dict[str, Any]:
+        raise InputError("the data went away")
+
+    with pytest.raises(InputError, match="went away"):
+        pack.pack(plan, work, to, pack.Calibration(2.0, 0.5), broken)
+    assert open_bundle(to).sha256 == before
+    assert [p.name for p in to.parent.iterdir()] == ["tiny"]
+
+
+@portraits
+def test_a_new_bundle_that_does_not_open_in_place_is_taken_back(
+    work: Path, recipe_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    to = tmp_path / "bundles" / "tiny"
+    pack.pack(recipe.read(recipe_file), work, to, CALIBRATION, _results)
+    before = open_bundle(to).sha256
+    stage = tmp_path / "bundles" / ".tiny.new"
+    stage.mkdir()
+    with pytest.raises(BundleError):
+        pack.swap(stage, to)
+    assert open_bundle(to).sha256 == before
+
+
+def test_bundle_without_quantize_says_what_to_run(recipe_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="export quantize"):
+        pack.pack(recipe.read(recipe_file), tmp_path / "empty", tmp_path / "to", CALIBRATION, _results)
+
+
+def test_bundle_without_a_template_says_how_to_measure_it(recipe_file: Path, tmp_path: Path) -> None:
+    plan = recipe.read(recipe_file).model_copy(update={"template": None})
+    with pytest.raises(UsageError, match="export template"):
+        pack.pack(plan, tmp_path, tmp_path / "to", CALIBRATION, _results)
+
+
+@portraits
+def test_golden_vectors_cover_every_lens_state_and_the_dark(recipe_file: Path) -> None:
+    template = np.array(recipe.read(recipe_file).template)
+    visible, infrared, present = golden.pairs(48, template * 3)
+    states = {tuple(row) for row in present.tolist()}
+    assert states == {(1.0, 1.0), (1.0, 0.0), (0.0, 1.0)}
+    assert not visible[present[:, 0] == 0].any()
+    assert not infrared[present[:, 1] == 0].any()
+    levels = visible[present[:, 0] == 1].mean(axis=(1, 2, 3))
+    assert levels.min() < 40 < levels.max()
+
+
+def test_a_missing_portrait_names_the_packages() -> None:
+    with pytest.raises(InputError, match="pip install scikit-image matplotlib"):
+        golden.read(golden.Portrait("no_such_package", "x.png", ()))

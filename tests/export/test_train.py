@@ -1,0 +1,55 @@
+"""A training that is interrupted ends where an unbroken one does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the export extra")
+from export import checkpoint, recipe, train  # noqa: E402
+from export.errors import InputError  # noqa: E402
+
+pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("default")]
+
+
+class Stop(Exception):
+    pass
+
+
+def _stop_at(line_start: str) -> Any:
+    def say(line: str) -> None:
+        if line.startswith(line_start):
+            raise Stop
+
+    return say
+
+
+@pytest.mark.parametrize("at", ["single 1/2", "single 2/2", "joined 1/2"])
+def test_stopped_and_resumed_equals_straight(
+    recipe_file: Path, data_root: Path, tmp_path: Path, silent: Any, at: str
+) -> None:
+    plan = recipe.read(recipe_file)
+    straight = checkpoint.read_state(train.train(plan, tmp_path / "straight", silent))
+    with pytest.raises(Stop):
+        train.train(plan, tmp_path / "broken", _stop_at(at))
+    resumed = checkpoint.read_state(train.train(plan, tmp_path / "broken", silent))
+    assert straight["epoch"] == resumed["epoch"] == 2
+    for key, value in straight["average"].items():
+        assert torch.equal(value, resumed["average"][key]), key
+
+
+def test_a_checkpoint_of_another_network_is_refused(
+    recipe_file: Path, data_root: Path, tmp_path: Path, silent: Any
+) -> None:
+    path = train.train(recipe.read(recipe_file), tmp_path / "out", silent)
+    recipe_file.write_text(recipe_file.read_text().replace("[8, 8, 16, 16]", "[8, 8, 8, 8]"))
+    with pytest.raises(InputError, match="another \\[model\\]"):
+        checkpoint.load(path, recipe.read(recipe_file))
+
+
+def test_a_broken_checkpoint_is_one_line(recipe_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "joined.pt").write_bytes(b"PK\x03\x04 no")
+    with pytest.raises(InputError, match="not a checkpoint"):
+        checkpoint.load(tmp_path / "joined.pt", recipe.read(recipe_file))
