@@ -86,8 +86,8 @@ def _figures(results: dict[str, Any]) -> str:
                 f"| {f['ece']:.3f} | {f['selective_accuracy_80']:.2%} |"
             )
     lines += ["", "`private-clean` leaves out the PrivateTest pictures that have an exact twin in the official Training"
-              " (they were dropped from ours). Every interval is that of its own figure: rows that differ by a point or less are "
-            "not told apart by this many images.", ""]  # fmt: skip
+              " (they were dropped from ours). Every interval is that of its own figure: rows that differ by a point "
+              "or less are not told apart by this many images.", ""]  # fmt: skip
     return "\n".join([*lines, *_recalls(results), *_precision(results), *_darkness(results)])
 
 

@@ -24,6 +24,8 @@ class Model(_Section):
     widths: list[int]
     stem_stride: int = 1
     dropout: float = 0.2
+    pretrained: str = ""
+    """torchvision-style ResNet state dict (.pth) to start the branch from; every tensor that fits is taken"""
 
 
 class Stage(_Section):

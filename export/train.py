@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 
 from export import checkpoint, models
 from export.data import augment, fer2013
+from export.models.resnet import start_from_file
 from export.recipe import Recipe, Stage
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
@@ -200,6 +201,9 @@ def train(recipe: Recipe, out: Path, say: Callable[[str], None]) -> Path:
     where = f"{device()} {precision()}, threads {torch.get_num_threads()}"
     say(f"{len(faces)} training faces, {len(check)} to watch, {where}")
     single, dual = models.build(recipe.model, len(fer2013.LABELS))
+    if recipe.model.pretrained:
+        taken = start_from_file(single.branch, Path(recipe.model.pretrained))
+        say(f"{taken} tensors from {recipe.model.pretrained}")
     first = Trainer("single", recipe.training.single, recipe, single, single_lens, out)
     dual.start_from(first.run(faces, check, say))
     second = Trainer("joined", recipe.training.joined, recipe, dual, both_lenses, out)

@@ -10,9 +10,12 @@ Inside a branch the state-dict keys are those of torchvision's ResNet (``conv1.w
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+
+from export.errors import InputError
 
 
 class BasicBlock(nn.Module):
@@ -70,6 +73,28 @@ def standardise(x: Tensor) -> Tensor:
     """Zero mean, unit deviation per image; the floor of five grey levels keeps a black frame black."""
     x = x - x.mean(dim=(1, 2, 3), keepdim=True)
     return x * torch.rsqrt((x * x).mean(dim=(1, 2, 3), keepdim=True) + 25.0)
+
+
+def start_from_file(branch: Branch, path: Path) -> int:
+    """Take every tensor of a torchvision-style state dict whose name and shape fit; returns how many did.
+
+    ImageNet weights fit a branch of widths 64, 128, 256, 512 but for the stem, which has three colours and 7x7 there:
+    a 3x3 stem is summed over the colours. Raises InputError when the file is none or nothing fits.
+    """
+    try:
+        given: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+        if given["conv1.weight"].shape[1] == 3:
+            given["conv1.weight"] = given["conv1.weight"].sum(dim=1, keepdim=True)
+        own = branch.state_dict()
+        fitting = {k: v for k, v in given.items() if k in own and v.shape == own[k].shape}
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such weights ('model.pretrained')") from None
+    except Exception as e:
+        raise InputError(f"{path}: not a ResNet state dict ({type(e).__name__}); save one with torch.save") from None
+    if not any(v.ndim == 4 for v in fitting.values()):
+        raise InputError(f"{path}: no convolution fits the widths of this recipe; ResNet-18 needs [64, 128, 256, 512]")
+    branch.load_state_dict(fitting, strict=False)
+    return len(fitting)
 
 
 class SingleLens(nn.Module):

@@ -53,3 +53,39 @@ def test_a_broken_checkpoint_is_one_line(recipe_file: Path, tmp_path: Path) -> N
     (tmp_path / "joined.pt").write_bytes(b"PK\x03\x04 no")
     with pytest.raises(InputError, match="not a checkpoint"):
         checkpoint.load(tmp_path / "joined.pt", recipe.read(recipe_file))
+
+
+def test_weights_of_a_file_start_the_branch_where_they_fit(
+    recipe_file: Path, data_root: Path, tmp_path: Path, silent: Any
+) -> None:
+    """A torchvision-style ResNet: three colours in the stem, a classifier of its own, other widths deeper down."""
+    from export.models.resnet import Branch, start_from_file
+
+    donor = {k: torch.randn_like(v) for k, v in Branch([8, 8, 16, 16], 1).state_dict().items() if v.is_floating_point()}
+    donor.update({"conv1.weight": torch.ones(8, 3, 3, 3), "fc.weight": torch.ones(10, 512)})
+    donor["layer4.0.conv1.weight"] = torch.ones(512, 256, 3, 3)
+    torch.save(donor, tmp_path / "resnet.pth")
+    branch = Branch([8, 8, 16, 16], 1)
+    assert start_from_file(branch, tmp_path / "resnet.pth") == len(donor) - 2
+    assert torch.equal(branch.conv1.weight, torch.full((8, 1, 3, 3), 3.0))
+    assert torch.equal(branch.state_dict()["layer1.0.conv1.weight"], donor["layer1.0.conv1.weight"])
+    recipe_file.write_text(
+        recipe_file.read_text().replace("[training]", f'pretrained = "{tmp_path / "resnet.pth"}"\n[training]')
+    )
+    said: list[str] = []
+    train.train(recipe.read(recipe_file), tmp_path / "out", said.append)
+    assert any(line.endswith("resnet.pth") for line in said)
+
+
+@pytest.mark.parametrize("content", [None, b"no", {"conv1.weight": [1]}, {"conv1.weight": "widths"}])
+def test_weights_that_do_not_fit_are_one_line(content: Any, tmp_path: Path) -> None:
+    from export.models.resnet import Branch, start_from_file
+
+    path = tmp_path / "resnet.pth"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        wide = content["conv1.weight"] == "widths"
+        torch.save({"conv1.weight": torch.ones(64, 3, 7, 7)} if wide else content, path)
+    with pytest.raises(InputError, match=r"resnet\.pth"):
+        start_from_file(Branch([8, 8, 16, 16], 1), path)
