@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import pytest
 from locate_portraits import astronaut
+from mosquitto_broker import MakeMosquitto
 
 import edgefer
 from edgefer.cli import main
@@ -77,6 +78,45 @@ def test_the_service_refuses_what_it_cannot_use(fault: str, tmp_path: Path) -> N
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("edgefer: ")
     assert part in last
+
+
+@pytest.mark.broker
+def test_a_broker_that_refuses_ends_the_service_in_one_line(tmp_path: Path, make_mosquitto: MakeMosquitto) -> None:
+    broker = make_mosquitto(users={"car-1": "right"})
+    face, password = tmp_path / "face.png", tmp_path / "password"
+    cv2.imwrite(str(face), astronaut())
+    password.write_text("wrong\n")
+    text = f"""device = "car-1"
+[capture]
+kind = "picture"
+source = "{face}"
+[publish]
+port = {broker.port}
+username = "car-1"
+password_file = "{password}"
+"""
+    done = edgefer_process("run", "--config", config(tmp_path, text))
+    assert done.returncode == EX_UNAVAILABLE, done.stderr
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert f"127.0.0.1:{broker.port}" in last
+    assert "publish.password_file" in last
+    assert "wrong" not in done.stderr
+
+
+def test_lenses_that_never_deliver_are_named_and_the_service_goes_on(tmp_path: Path) -> None:
+    text = '[capture]\nvisible = "/dev/video98"\ninfrared = "/dev/video99"\n'
+    command = [sys.executable, "-m", "edgefer", "run", "--config", config(tmp_path, text), "--publisher", "stdout"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        state = next(x for x in map(json.loads, process.stdout) if x["topic"].endswith("state/driver"))
+        process.terminate()
+        said = process.stderr.read()
+        assert process.wait(timeout=30) == EX_OK
+    assert state["payload"]["why"] == "camera_lost"
+    for device in ("/dev/video98", "/dev/video99"):
+        assert said.count(device) == 1, said
 
 
 def test_a_reader_that_goes_away_ends_the_service_in_one_line(tmp_path: Path) -> None:
