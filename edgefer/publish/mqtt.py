@@ -3,6 +3,8 @@
 Events wait in paho's queue while the broker is away, bounded and in order; everything else is worthless by then and is
 dropped and counted. A publish counts as published only by the reason code of its PUBACK: 16 (nobody subscribes) is not
 delivery for an event. Half a link is noticed by the keep-alive.
+
+3.1.1 knows no expiry: what should expire is not retained there, or its last word would be told as news for ever.
 """
 
 from __future__ import annotations
@@ -159,7 +161,8 @@ class MqttPublisher:
             self._tally.add("dropped_offline")
             return None
         properties = self._properties("PUBLISH", MessageExpiryInterval=kind.EXPIRY_S) if kind.EXPIRY_S else None
-        info = client.publish(topic(self._dev, kind), encode(message), kind.QOS, kind.RETAIN, properties)
+        retain = kind.RETAIN and (kind.EXPIRY_S is None or properties is not None)
+        info = client.publish(topic(self._dev, kind), encode(message), kind.QOS, retain, properties)
         self._note(kind, info)
         return info
 

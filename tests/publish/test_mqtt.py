@@ -279,6 +279,24 @@ def test_3_1_1_says_the_same_without_properties(mosquitto: Mosquitto, listen: An
     live.wait(Status, state="stopped")
 
 
+def test_3_1_1_retains_nothing_that_should_expire(mosquitto: Mosquitto, listen: Any, publisher: Any) -> None:
+    live = listen(mosquitto.port)
+    sender = publisher(mosquitto.port, protocol="3.1.1")
+    until(lambda: sender.connected)
+    for message in one_of_each(stamper()):
+        sender.publish(message)
+    for kind in messages.MESSAGES:
+        live.wait(kind)
+    sender.close(stamper().message(Status, state="stopped", session=1))
+    live.wait(Status, state="stopped")
+    late = listen(mosquitto.port)
+    late.wait(Status, state="stopped")
+    late.wait(Meta)
+    late.client.publish("edgefer/v1/car-1/last", b"{}")  # the broker answers in order: nothing retained comes after it
+    until(lambda: any(m.topic.endswith("/last") for m in late.heard))
+    assert {m.topic.removeprefix("edgefer/v1/car-1/") for m in late.heard if m.retain} == {"status", "meta"}
+
+
 def test_a_broker_that_never_answers_holds_up_neither_publish_nor_close(publisher: Any) -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf:  # accepts and never answers
         sender = publisher(deaf.getsockname()[1])
