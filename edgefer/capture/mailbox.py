@@ -14,28 +14,40 @@ from edgefer.types import Frame, FramePair, Lens, LensState
 
 States = tuple[LensState, LensState]
 
+OPENING_S = 3.0
+"""How long a camera may take to open and to deliver its first frame before its silence counts as a loss. USB cameras
+need one to two seconds, GStreamer pipelines up to three; one that is not there says so at once."""
+
 
 class Mailbox:
-    """Readers call `post`, `lose`, `end` and `fail`; the pipeline calls `next_pair`."""
+    """Readers call `post`, `lose`, `end` and `fail`; the pipeline calls `start`, once, and `next_pair`."""
 
     def __init__(self, config: Capture, lenses: Collection[Lens], lockstep: bool, clock: Clock) -> None:
         self._news = threading.Condition()
         self._pairing = Pairing(config.tolerance_ms, config.fps, lockstep)
         self._policies = {lens: LensPolicy(config.lost_s, config.frozen_s, config.black_level) for lens in Lens}
         self._running = set(lenses)
+        self._opening = set(lenses)
         self._lockstep = lockstep
         self._clock = clock
-        self._quiet_until_ns = clock() + round(config.lost_s * 1e9)
+        self._opening_ns = round(max(OPENING_S, config.lost_s) * 1e9)
+        self._started_ns: int | None = None
         self._newest_ns: int | None = None
         self._failure: Exception | None = None
         self._closed = False
         self.frames: dict[Lens, int] = dict.fromkeys(Lens, 0)
+
+    def start(self) -> None:
+        """The cameras begin to open: their opening time runs from here."""
+        with self._news:
+            self._started_ns = self._clock()
 
     def post(self, frames: tuple[Frame, ...]) -> None:
         """New frames, all at once. In lockstep blocks until they were taken, or the mailbox is closed."""
         with self._news:
             for frame in frames:
                 self.frames[frame.lens] += 1
+                self._opening.discard(frame.lens)
                 if not self._lockstep:
                     self._see(frame)
                 self._pairing.put(frame)
@@ -48,12 +60,14 @@ class Mailbox:
         with self._news:
             for lens in lenses:
                 self._policies[lens].fail()
+                self._opening.discard(lens)
             self._news.notify_all()
 
     def end(self, lenses: Iterable[Lens]) -> None:
         """No more frames will come from these lenses."""
         with self._news:
             self._running.difference_update(lenses)
+            self._opening.difference_update(lenses)
             self._news.notify_all()
 
     def fail(self, failure: Exception) -> None:
@@ -70,8 +84,9 @@ class Mailbox:
 
     @property
     def ended(self) -> bool:
+        """Never after `fail`: whoever loops until the end looks once more, and `next_pair` raises."""
         with self._news:
-            return self._drained()
+            return self._failure is None and self._drained()
 
     def states(self) -> States:
         with self._news:
@@ -110,10 +125,17 @@ class Mailbox:
         return not self._running and self._pairing.empty()
 
     def _awaited(self, now_ns: int) -> set[Lens]:
-        """A lost lens is not waited for; in lockstep, and while cameras start, every reader that still runs is."""
-        if self._lockstep or now_ns < self._quiet_until_ns:
+        """A lost lens is not waited for, one that is still opening is; in lockstep every reader that still runs is."""
+        if self._lockstep:
             return self._running
-        return {lens for lens in self._running if self._policies[lens].state(now_ns) is not LensState.LOST}
+        alive = {lens for lens in self._running if self._policies[lens].state(now_ns) is not LensState.LOST}
+        return alive | self._still_opening(now_ns)
+
+    def _still_opening(self, now_ns: int) -> set[Lens]:
+        """The lenses with neither a frame nor a failure nor an end so far, until their opening time is over."""
+        if self._started_ns is not None and now_ns >= self._started_ns + self._opening_ns:
+            self._opening.clear()
+        return self._opening
 
     def _states(self, now_ns: int) -> States:
         return self._policies[Lens.VISIBLE].state(now_ns), self._policies[Lens.INFRARED].state(now_ns)
@@ -131,8 +153,8 @@ class Mailbox:
         return FramePair(*match, *self._states(self._now()), mono_ns=min(frame.mono_ns for frame in frames))
 
     def _nothing(self, now_ns: int) -> FramePair | None:
-        """All lenses lost is worth saying, but not while cameras are still starting, nor of a recording's slow disk."""
+        """All lenses lost is worth saying, but not while a camera is still opening, nor of a recording's slow disk."""
         lost = self._states(now_ns) == (LensState.LOST, LensState.LOST)
-        if not lost or self._closed or self._lockstep or self._drained() or now_ns < self._quiet_until_ns:
+        if not lost or self._closed or self._lockstep or self._drained() or self._still_opening(now_ns):
             return None
         return FramePair(None, None, LensState.LOST, LensState.LOST, now_ns)

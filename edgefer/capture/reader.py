@@ -25,21 +25,39 @@ class Reader:
         self._clock = clock
         self._name = "+".join(lens.value for lens in source.lenses)
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=f"capture-{self._name}", daemon=True)
+        self.thread = threading.Thread(target=self._run, name=f"capture-{self._name}", daemon=True)
         self._lost_ns: int | None = None
+        self._step_ns = clock()
+        self._waiting = self._left_behind = False
         self.lenses = source.lenses
         self.reopened = 0
 
     def start(self) -> None:
-        self._thread.start()
+        self._step_ns = self._clock()
+        self.thread.start()
 
     def ask_to_stop(self) -> None:
         self._stop.set()
 
-    def join(self) -> None:
-        """Waits for the thread; the source is closed then."""
-        if self._thread.ident is not None:
-            self._thread.join()
+    def join(self, timeout_s: float | None = None) -> None:
+        """Waits for the thread; the source is closed then. One that is not over in time is not waited for again."""
+        if self.thread.ident is None or self._left_behind:
+            return
+        self.thread.join(timeout_s)
+        self._left_behind = self.thread.is_alive()
+        if self._left_behind:
+            log.warning("%s lens: the driver hangs and does not let go of the device; left behind", self._name)
+
+    @property
+    def running(self) -> bool:
+        return self.thread.is_alive()
+
+    def idle_s(self) -> float:
+        """Seconds since the last step (a call of the source or of the mailbox came back); -1 while the plug is out.
+
+        Read by another thread without a lock: a value that is one step old does no harm.
+        """
+        return -1.0 if self._waiting else (self._clock() - self._step_ns) / 1e9
 
     def _run(self) -> None:
         try:
@@ -57,15 +75,21 @@ class Reader:
         """From open to failure."""
         try:
             self._source.open()
+            self._step_ns = self._clock()
             while not self._stop.is_set():
                 frames = self._source.read(_READ_S)
+                self._step_ns = self._clock()
                 if frames:
                     self._note_return()
                     self._mailbox.post(frames)
+                    self._step_ns = self._clock()
         except CameraError as e:
             self._source.close()
             self._note_loss(e)
+            self._waiting = True
             self._stop.wait(self._reopen_s)
+            self._step_ns = self._clock()
+            self._waiting = False
 
     def _note_loss(self, error: CameraError) -> None:
         """One line a loss, however many tries it takes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from types import TracebackType
 
@@ -10,6 +11,9 @@ from edgefer.capture.reader import Reader
 from edgefer.capture.source import Clock, Source
 from edgefer.config import Capture
 from edgefer.types import FramePair, Lens, now_ns
+
+JOIN_S = 2.0
+"""how long `Rig.stop` waits for the readers: OpenCV comes back from a read within one second"""
 
 
 class Rig:
@@ -26,21 +30,28 @@ class Rig:
         lenses = [lens for source in sources for lens in source.lenses]
         if len(lenses) != len(set(lenses)):
             raise ValueError(f"two sources serve the same lens: {lenses}")
+        self.lenses: tuple[Lens, ...] = tuple(lenses)
         self._mailbox = Mailbox(config, lenses, lockstep, clock)
         self._readers = [Reader(source, self._mailbox, config.reopen_s, clock) for source in sources]
 
     def start(self) -> None:
         """Starts the readers; they open their sources, so a missing camera delays nobody."""
+        self._mailbox.start()
         for reader in self._readers:
             reader.start()
 
     def stop(self) -> None:
-        """Stops and joins every reader; their sources are closed on return. Harmless when repeated."""
+        """Stops the readers and joins them, ``JOIN_S`` seconds at most; then their sources are closed.
+
+        One whose driver hangs is warned of and left behind; its thread does not keep the process alive, and closes
+        the source should the driver ever return. Harmless when repeated.
+        """
         for reader in self._readers:
             reader.ask_to_stop()
         self._mailbox.close()
+        give_up = time.monotonic() + JOIN_S
         for reader in self._readers:
-            reader.join()
+            reader.join(max(0.0, give_up - time.monotonic()))
 
     def __enter__(self) -> Rig:
         self.start()
@@ -55,7 +66,7 @@ class Rig:
         """The newest frames not yet delivered, both when they are within the tolerance, else one of them alone.
 
         Waits at most ``timeout_s`` seconds. When nothing came: a pair without frames if every lens is LOST, else None
-        (also while cameras start, after the end of a recording, and after `stop`). Pair times strictly increase.
+        (also while a camera is still opening, after the end of a recording, and after `stop`). Pair times increase.
         Raises InputError when a recording is damaged, and whatever else stopped a reader.
         """
         return self._mailbox.next_pair(timeout_s)
@@ -70,8 +81,20 @@ class Rig:
 
     @property
     def ended(self) -> bool:
-        """Whether every source is over and its last frame was taken. Live cameras never end before `stop`."""
+        """Whether every source is over and its last frame was taken. Live cameras never end before `stop`.
+
+        Never after what `next_pair` raises: a loop until the end cannot miss it.
+        """
         return self._mailbox.ended
+
+    def stuck(self, limit_s: float) -> bool:
+        """Whether every reader that still runs has made no step for longer than ``limit_s``: a driver hangs.
+
+        Reads that bring nothing are steps, and waiting to open a lost camera again is never stuck. False before
+        `start` and when every reader has ended. For the watchdog: a hung call cannot be cured from within.
+        """
+        idle = [reader.idle_s() for reader in self._readers if reader.running]
+        return bool(idle) and min(idle) > limit_s
 
     def counters(self) -> dict[str, int]:
         """Counts since the start: {lens}_frames, {lens}_drops, {lens}_reopened for both lenses, and unpaired."""

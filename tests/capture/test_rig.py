@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import pytest
 from capture_helpers import FakeClock, picture
 
 from edgefer.capture.fake import Event, FakeSource, Step
-from edgefer.capture.mailbox import Mailbox
+from edgefer.capture.mailbox import OPENING_S, Mailbox
 from edgefer.capture.rig import Rig
 from edgefer.config import Capture
 from edgefer.errors import CameraError, InputError
@@ -53,6 +54,13 @@ def next_lost(rig: Rig) -> FramePair:
     while (pair := rig.next_pair(0.01)) is None or pair.visible is not None or pair.infrared is not None:
         pass
     return pair
+
+
+def until(what: Callable[[], bool]) -> None:
+    end, tick = time.monotonic() + LONG_S, threading.Event()
+    while not what():
+        assert time.monotonic() < end, "did not come true in time"
+        tick.wait(0.001)
 
 
 def test_a_pair_carries_both_frames_and_their_states() -> None:
@@ -169,6 +177,86 @@ def test_stop_joins_the_threads_and_closes_the_sources(script: list[Event]) -> N
     assert source.closed == source.opened == 1
 
 
+class Hung(FakeSource):
+    """Blocks in one of its calls until released, whatever the timeout: a driver that hangs."""
+
+    def __init__(self, lenses: tuple[Lens, ...] = V, where: str = "read") -> None:
+        super().__init__(lenses)
+        self._where = where
+        self.inside, self.release = threading.Event(), threading.Event()
+
+    def open(self) -> None:
+        self._hang("open")
+        super().open()
+
+    def read(self, timeout_s: float) -> tuple[Frame, ...]:
+        self._hang("read")
+        return super().read(timeout_s)
+
+    def _hang(self, where: str) -> None:
+        if where == self._where:
+            self.inside.set()
+            self.release.wait()
+
+
+def test_a_source_that_hangs_does_not_hang_the_stop(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edgefer.capture.rig.JOIN_S", 1.0)
+    hung = Hung(NIR)
+    rig = Rig([hung, FakeSource(V)], QUICK)
+    rig.start()
+    assert hung.inside.wait(LONG_S)
+    stopper = threading.Thread(target=lambda: (rig.stop(), rig.stop()), daemon=True)
+    stopper.start()
+    stopper.join(LONG_S / 4)
+    returned = not stopper.is_alive()
+    hung.release.set()
+    stopper.join(LONG_S)
+    assert returned
+    told = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert len(told) == 1
+    assert told[0].startswith("infrared lens: ")
+    rig._readers[0].thread.join(LONG_S)
+    assert hung.closed == hung.opened == 1, "once the driver lets go, the source is closed"
+
+
+@pytest.mark.parametrize("where", ["open", "read"])
+def test_a_hung_driver_is_stuck(where: str, clock: FakeClock) -> None:
+    hung = Hung(where=where)
+    with Rig([hung], QUICK, clock) as rig:
+        assert hung.inside.wait(LONG_S)
+        assert not rig.stuck(5.0)
+        clock.wait(5.1)
+        assert rig.stuck(5.0)
+        assert not rig.stuck(6.0)
+        hung.release.set()
+    assert not rig.stuck(0.0), "all readers have ended"
+
+
+def test_one_camera_that_goes_on_is_enough_not_to_be_stuck(clock: FakeClock) -> None:
+    hung, silent = Hung(NIR), FakeSource(V)
+    with Rig([hung, silent], QUICK, clock) as rig:
+        assert hung.inside.wait(LONG_S)
+        clock.wait(5.1)
+        until(lambda: not rig.stuck(5.0))  # empty reads are progress
+        silent.play(Step.END)
+        until(lambda: rig.stuck(5.0))  # who has ended does not count
+        hung.release.set()
+
+
+def test_waiting_for_the_plug_is_not_stuck(clock: FakeClock) -> None:
+    source = Unplugged(V, [Step.FAIL], tries=None)
+    rig = Rig([source], QUICK.model_copy(update={"reopen_s": 3600.0}), clock)
+    assert not rig.stuck(0.0)
+    with rig:
+        until(lambda: source.closed == 1)
+        clock.wait(5.1)
+        until(lambda: not rig.stuck(5.0))
+        clock.wait(1000.0)
+        assert not rig.stuck(5.0)
+
+
 def frame(lens: Lens, mono_ns: int) -> Frame:
     return Frame(lens, picture(lens, mono_ns), mono_ns, 0)
 
@@ -185,10 +273,37 @@ def test_while_cameras_start_the_first_frame_waits_for_its_partner(clock: FakeCl
 
 def test_a_lost_lens_is_not_waited_for_at_all(clock: FakeClock) -> None:
     mailbox = Mailbox(QUICK, list(Lens), False, clock)
-    clock.wait(QUICK.lost_s)
+    mailbox.start()
+    clock.wait(OPENING_S)
     mailbox.post((frame(Lens.VISIBLE, clock()),))
     assert mailbox.next_pair(0.0) is not None
     assert mailbox.counts()[2] == 0, "a lens alone is not unpaired"
+
+
+def test_cameras_have_their_opening_time_from_the_start_and_not_from_the_building(clock: FakeClock) -> None:
+    rig = Rig([FakeSource(V), FakeSource(NIR)], QUICK, clock)
+    clock.wait(60.0)  # the network loads
+    assert rig.next_pair(0.0) is None
+    with rig:
+        clock.wait(OPENING_S - 0.1)
+        assert rig.next_pair(0.0) is None
+        clock.wait(0.1)
+        assert rig.next_pair(0.0) is not None
+
+
+def test_cameras_that_have_failed_or_delivered_are_not_opening_any_more(clock: FakeClock) -> None:
+    mailbox = Mailbox(QUICK, list(Lens), False, clock)
+    mailbox.start()
+    mailbox.lose(NIR)
+    assert mailbox.next_pair(0.0) is None, "the other one may be opening still"
+    mailbox.post((frame(Lens.VISIBLE, clock()),))
+    pair = mailbox.next_pair(0.0)
+    assert pair is not None, "nobody waits for a lens that failed"
+    assert pair.visible is not None
+    clock.wait(QUICK.lost_s + 0.1)
+    pair = mailbox.next_pair(0.0)
+    assert pair is not None
+    assert (pair.visible_state, pair.infrared_state) == (LensState.LOST, LensState.LOST)
 
 
 def test_stop_lets_a_waiting_look_go() -> None:
@@ -205,6 +320,15 @@ def test_stop_lets_a_waiting_look_go() -> None:
 def test_a_damaged_recording_is_raised_where_the_frames_are_taken() -> None:
     with Rig([FakeSource(V, [Step.DAMAGED])], QUICK) as rig, pytest.raises(InputError, match="damaged"):
         next_lost(rig)
+
+
+def test_damage_that_comes_while_nobody_looks_is_still_raised() -> None:
+    rig = Rig([FakeSource(V, [Step.DAMAGED])], QUICK)
+    rig.start()
+    rig._readers[0].join()  # failed and ended before the first look
+    with pytest.raises(InputError, match="damaged"):
+        drain(rig)
+    rig.stop()
 
 
 def test_a_bug_in_a_source_is_not_swallowed() -> None:
