@@ -18,6 +18,12 @@ labels trained on: `{data}`.
 Fused and infrared figures below therefore describe the simulation; a real camera has to be measured anew.
 """
 
+_CLEAN = (
+    "`private-clean` leaves out the PrivateTest pictures that have an exact twin in the official Training (they were",
+    "dropped from ours). Every interval is that of its own figure: rows a point or less apart are not told apart by",
+    "this many images.",
+)
+
 _LIMITS = """## Fairness
 
 FER2013 carries no age, sex, skin tone or other attributes: performance across groups is **unknown** and was not
@@ -85,9 +91,7 @@ def _figures(results: dict[str, Any]) -> str:
                 f"| {split} | {_real(mode)} | {f['images']} | {f['accuracy']:.2%} | {low:.2%} to {high:.2%} "
                 f"| {f['ece']:.3f} | {f['selective_accuracy_80']:.2%} |"
             )
-    lines += ["", "`private-clean` leaves out the PrivateTest pictures that have an exact twin in the official Training"
-              " (they were dropped from ours). Every interval is that of its own figure: rows that differ by a point "
-              "or less are not told apart by this many images.", ""]  # fmt: skip
+    lines += ["", *_CLEAN, ""]
     return "\n".join([*lines, *_recalls(results), *_precision(results), *_darkness(results)])
 
 

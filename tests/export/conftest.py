@@ -31,15 +31,7 @@ calibration_images = 8
 """
 
 
-@pytest.fixture
-def recipe_file(tmp_path: Path) -> Path:
-    path = tmp_path / "tiny.toml"
-    path.write_text(TINY)
-    return path
-
-
-@pytest.fixture
-def data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def write_faces(root: Path) -> Path:
     """A fer2013.npz of 48 random 16-pixel "faces"; row 0 is blank, rows 1 (train) and 40 (private) are twins."""
     rng = np.random.default_rng(3)
     images = rng.integers(0, 256, (48, 16, 16), np.uint8)
@@ -49,11 +41,32 @@ def data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     group[40] = 1
     split = np.repeat(np.array([0, 1, 2], np.uint8), (24, 12, 12))
     labels = (np.arange(48) % 7).astype(np.uint8)
-    root = tmp_path / "data"
     root.mkdir()
     np.savez_compressed(root / "fer2013.npz", images=images, labels=labels, split=split, dup_group=group)
+    return root
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture
+def data_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = write_faces(tmp_path / "data")
     monkeypatch.setenv("EDGEFER_DATA", str(root))
     return root
+
+
+@pytest.fixture(scope="session")
+def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with tiny.toml and data/, for what is too dear to be made anew for every test."""
+    folder = tmp_path_factory.mktemp("tiny")
+    (folder / "tiny.toml").write_text(TINY)
+    write_faces(folder / "data")
+    return folder
 
 
 @pytest.fixture
