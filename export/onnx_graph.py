@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import torch
 from torch import nn
@@ -69,10 +70,21 @@ def export_float(model: nn.Module, size: int, path: Path) -> Path:
             opset_version=OPSET, dynamo=True, dynamic_shapes=({0: n}, {0: n}, {0: n}), verbose=False,
         )  # fmt: skip
     program.save(path, external_data=False)
+    _strip(path)
     gap = float_gap(model, path, size)
     if gap > TOLERANCE:
         raise UsageError(f"{path}: ONNX Runtime differs from torch by {gap:.2e} in a logit (limit {TOLERANCE})")
     return path
+
+
+def _strip(path: Path) -> None:
+    """Take out what the exporter notes of its own machine: source paths, stack traces, the torch program."""
+    model = onnx.load(str(path))
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
+    onnx.save(model, str(path))
 
 
 @contextlib.contextmanager

@@ -18,6 +18,12 @@ from edgefer.errors import EX_CONFIG, BundleError
 from edgefer.infer import open_network
 
 
+def test_the_graph_that_ships_tells_nothing_of_the_machine_it_was_made_on() -> None:
+    for name in open_bundle().manifest.files:
+        assert b"site-packages" not in (DEFAULT / name).read_bytes()
+    assert b".py" not in open_bundle().graph("onnxruntime").read_bytes()
+
+
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     return copy_of_default(tmp_path)

@@ -109,6 +109,14 @@ def test_quantisation_compares_all_methods_and_keeps_the_arithmetic_in_float(wor
     assert fed["Sqrt"] == ["Add", "Add"]  # the standardisation: neither Q/DQ behind its sum nor before its root
 
 
+def test_the_graphs_tell_nothing_of_the_machine_they_were_made_on(work: Path) -> None:
+    """torch's exporter notes source paths and stack traces at every node."""
+    for name in (quantize.FLOAT, quantize.INT8):
+        data = (work / name).read_bytes()
+        assert b"site-packages" not in data
+        assert b".py" not in data
+
+
 def test_weights_use_seven_bits(work: Path) -> None:
     import onnx
     from onnx import numpy_helper
