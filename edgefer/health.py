@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from edgefer.messages import StageTime
+from edgefer.types import F64
 
 STAGES = ("wait", "locate", "align", "infer", "decide", "publish")
 """The pipeline's stages in order; ``wait`` is the time until the cameras had something new."""
@@ -34,7 +35,7 @@ class StageTimes:
         ring[self._count[stage] % len(ring)] = ns
         self._count[stage] += 1
 
-    def seconds(self, stage: str) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    def seconds(self, stage: str) -> F64:
         """Durations held for ``stage``, in seconds, float64 [n], in no order."""
         ring = self._ns[stage]
         return ring[: min(self._count[stage], len(ring))] / 1e9
@@ -48,7 +49,7 @@ class StageTimes:
             if n > since[name]
         }
 
-    def _newest(self, stage: str, n: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    def _newest(self, stage: str, n: int) -> F64:
         ring, end = self._ns[stage], self._count[stage]
         return ring[np.arange(end - min(n, len(ring)), end) % len(ring)] / 1e9
 
@@ -59,7 +60,7 @@ class StageTimes:
         self._count = dict.fromkeys(self._count, 0)
 
 
-def _percentiles(seconds: np.ndarray[tuple[int], np.dtype[np.float64]]) -> StageTime:
+def _percentiles(seconds: F64) -> StageTime:
     p50, p99 = np.percentile(seconds, (50, 99)) * 1e3
     return StageTime(p50_ms=float(p50), p99_ms=float(p99))
 
