@@ -10,7 +10,7 @@
         |-- CameraError     69  a lens cannot be opened or has stopped
         `-- ServiceError    69  broker, backend library or other service is missing or refuses
 
-The numbers are the process exit codes of sysexits.h.
+The numbers are the process exit codes of sysexits.h. Anything else is a fault of ours: 70, one line.
 """
 
 from __future__ import annotations
