@@ -1,0 +1,216 @@
+"""Image files of labelled folders as uint8 grey; every file that is not used is named with the reason.
+
+A picture that is not square is cut to its central square first (squeezing would change the face's proportions), then
+resized with INTER_AREA, OpenCV's filter for shrinking without moire.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from export.data.faces import U8, Faces, fingerprint
+from export.errors import InputError
+
+SIDE = 48
+"""pixels; side of a face unless a reader is asked for another"""
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".webp")
+
+SPELLINGS = {
+    "anger": ("anger", "angry", "an", "ang", "rage"),
+    "disgust": ("disgust", "disgusted", "di", "dis"),
+    "fear": ("fear", "fearful", "afraid", "scared", "fe", "fea"),
+    "happiness": ("happiness", "happy", "joy", "ha", "hap"),
+    "sadness": ("sadness", "sad", "sa"),
+    "surprise": ("surprise", "surprised", "su", "sur"),
+    "neutral": ("neutral", "ne", "neu", "calm"),
+    "contempt": ("contempt", "contemptuous", "co", "con"),
+}
+"""wire name -> folder names that mean it; case and a number before or after ("1_happy", "happy-03") do not matter"""
+
+ORDER = tuple(SPELLINGS)
+"""Label order of every set without a fixed one; its first seven are FER2013's, so that shared classes share numbers."""
+
+
+def class_name(spelling: str) -> str | None:
+    """Wire name of a folder or class name; None when it means no expression that we know."""
+    plain = re.sub(r"^\d+[ _.-]*|[ _.-]*\d+$", "", spelling.strip()).casefold()
+    return next((name for name, known in SPELLINGS.items() if plain in known), None)
+
+
+def need_class(spelling: str, where: Path, among: Iterable[str] = ORDER) -> str:
+    """Wire name; raises InputError naming the folder and the spellings that would do."""
+    name, allowed = class_name(spelling), tuple(among)
+    if name not in allowed:
+        known = "; ".join(f"{n}: {', '.join(SPELLINGS[n])}" for n in allowed)
+        raise InputError(f"{where}: {spelling!r} is no expression of this set; rename it to one of: {known}")
+    return name
+
+
+def is_clutter(path: Path) -> bool:
+    """Folders that systems leave behind (.git, .ipynb_checkpoints, __MACOSX)."""
+    return path.name.startswith((".", "__"))
+
+
+def is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
+def decode(path: Path) -> U8 | str:
+    """uint8 [H, W] grey, or the reason why there is none."""
+    if not is_image(path):
+        return "not an image file"
+    try:
+        raw = path.read_bytes()
+    except OSError as e:
+        return f"unreadable ({e.strerror})"
+    if not raw:
+        return "empty file"
+    try:
+        image: U8 | None = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_GRAYSCALE)
+    except cv2.error:
+        image = None
+    return "unreadable (damaged or cut short)" if image is None else image
+
+
+def fit(image: U8, side: int) -> U8:
+    """The central square of uint8 [H, W] at [side, side]."""
+    h, w = image.shape
+    n = min(h, w)
+    square = image[(h - n) // 2 : (h - n) // 2 + n, (w - n) // 2 : (w - n) // 2 + n]
+    return square if n == side else cv2.resize(square, (side, side), interpolation=cv2.INTER_AREA)
+
+
+def read_face(path: Path, side: int, exact: int | None = None) -> U8 | str:
+    """uint8 [side, side], or the reason why not; ``exact``: the side in pixels that the file itself must have."""
+    image = decode(path)
+    if isinstance(image, str):
+        return image
+    if exact is not None and image.shape != (exact, exact):
+        return f"{image.shape[1]}x{image.shape[0]} pixels, not {exact}x{exact}"
+    return fit(image, side)
+
+
+@dataclass
+class Gathered:
+    """Faces as they are read, file by file; :meth:`faces` closes the list. Paths in ``rejected`` are below ``root``."""
+
+    root: Path
+    side: int = SIDE
+    exact: int | None = None
+    images: list[U8] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    person: list[str] = field(default_factory=list)
+    rejected: list[str] = field(default_factory=list)
+
+    def reject(self, path: Path, why: str) -> None:
+        name = path.relative_to(self.root) if path.is_relative_to(self.root) else path
+        self.rejected.append(f"{name.as_posix()}: {why}")
+
+    def read(self, path: Path) -> U8 | None:
+        """The face, or None when it is not usable, which is then noted."""
+        face = read_face(path, self.side, self.exact)
+        if isinstance(face, str):
+            self.reject(path, face)
+            return None
+        return face
+
+    def add(self, path: Path, label: int, person: str | None = None) -> bool:
+        """Whether the file became a row."""
+        if (face := self.read(path)) is None:
+            return False
+        self.images.append(face)
+        self.labels.append(label)
+        if person is not None:
+            self.person.append(person)
+        return True
+
+    def faces(self, classes: tuple[str, ...], **more: Any) -> Faces:
+        """``more``: further fields of Faces. Raises InputError when not one file could be used."""
+        if not self.images:
+            first = f" (first of {len(self.rejected)}: {self.rejected[0]})" if self.rejected else ""
+            raise InputError(f"{self.root}: not one usable face{first}")
+        images, labels = np.stack(self.images), np.asarray(self.labels, np.int64)
+        if self.person and len(self.person) == len(labels):
+            more.setdefault("person", np.asarray(self.person))
+        digest = fingerprint(images, labels, more.get("infrared"))
+        return Faces(images, labels, digest, classes, rejected=tuple(self.rejected), **more)
+
+
+def class_folders(root: Path, found: Gathered, among: Iterable[str] = ORDER) -> list[tuple[Path, str]]:
+    """(folder, wire name) of each class below ``root``; what lies beside them is noted as rejected."""
+    out = []
+    for entry in sorted(root.iterdir()):
+        if not entry.is_dir():
+            found.reject(entry, "lies beside the class folders")
+        elif is_clutter(entry):
+            found.reject(entry, "hidden folder")
+        else:
+            out.append((entry, need_class(entry.name, root, among)))
+    return out
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """Every file below ``folder``, in the order of their names."""
+    return (path for path in sorted(folder.rglob("*")) if path.is_file())
+
+
+def present_classes(names: Iterable[str]) -> tuple[str, ...]:
+    """The classes that occur, in :data:`ORDER`."""
+    have = set(names)
+    return tuple(name for name in ORDER if name in have)
+
+
+def read_classes(root: Path, side: int = SIDE, exact: int | None = None) -> Faces:
+    """CLASS/*.png below ``root``: the classes that have a folder, in :data:`ORDER`. Raises InputError."""
+    found = Gathered(root, side, exact)
+    folders = class_folders(root, found)
+    classes = present_classes(name for _, name in folders)
+    for folder, name in folders:
+        for path in files_below(folder):
+            found.add(path, classes.index(name))
+    return found.faces(classes)
+
+
+def has_class_folders(root: Path) -> bool:
+    """Whether ``root`` holds folders and one of them at least is named after an expression."""
+    return root.is_dir() and any(p.is_dir() and class_name(p.name) for p in root.iterdir())
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One form in which a set is handed around."""
+
+    what: str
+    """what must lie in the folder, as the user is told"""
+    fits: Callable[[Path], bool]
+    read: Callable[[Path, str, int], Faces]
+    """(folder, split, side) -> faces"""
+
+
+def read_any(name: str, root: Path, layouts: tuple[Layout, ...], split: str, side: int) -> Faces:
+    """The first layout that fits ``root`` or ``root/name``. Raises InputError naming every layout when none does."""
+    for folder in (root, root / name):
+        for layout in layouts:
+            if folder.is_dir() and layout.fits(folder):
+                return layout.read(folder, split, side)
+    forms = "; or ".join(layout.what for layout in layouts)
+    raise InputError(f"{root}: no {name} found here or in {name}/; what would do: {forms}")
+
+
+def fixed(labels: npt.NDArray[Any], names: Iterable[str], classes: tuple[str, ...]) -> npt.NDArray[np.int64]:
+    """Label numbers of a file with its own class ``names`` as indices into ``classes``. Raises InputError."""
+    wire = [class_name(str(name)) for name in names]
+    if unknown := [str(n) for n, w in zip(names, wire, strict=True) if w not in classes]:
+        raise InputError(f"classes {', '.join(unknown)}: not among {', '.join(classes)}")
+    if len(labels) and int(labels.max()) >= len(wire):
+        raise InputError(f"label {int(labels.max())} has no name: the file lists {len(wire)} classes")
+    return np.array([classes.index(w) for w in wire if w], np.int64)[labels.astype(np.int64)]
