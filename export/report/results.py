@@ -1,0 +1,260 @@
+"""The form of a result: one small JSON file per recipe, ``export/results/systems/NAME.json``, and their readers.
+
+Shares (accuracy, precision, ...) are 0..1; published figures stay as their paper prints them. Unknown keys are an
+error, so that a file never says something the report leaves out.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from export.errors import InputError
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Status = Literal["same protocol", "other protocol", "not reproducible here", "claim"]
+"""how a published figure stands to ours: measured alike; same data but another or an unstated split; its data is not
+available; or the figure contradicts its own paper or the data"""
+Family = Literal["visible", "infrared", "msx", "early", "late", "pixel", "temporal"]
+"""what is fused where; the light benchmark puts families side by side. ``msx`` is the derived third lens alone"""
+
+
+class Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Estimate(Part):
+    """A share and its 95 % interval (bootstrap over the test rows)."""
+
+    value: Share
+    interval_95: tuple[Share, Share]
+
+
+class Reliability(Part):
+    """Bins of the top probability: B + 1 ``edges`` and B means and counts; a mean is None where the bin is empty."""
+
+    edges: tuple[Share, ...]
+    confidence: tuple[Share | None, ...]
+    accuracy: tuple[Share | None, ...]
+    count: tuple[int, ...]
+
+    @model_validator(mode="after")
+    def _bins_fit(self) -> Reliability:
+        lengths = {len(self.edges) - 1, len(self.confidence), len(self.accuracy), len(self.count)}
+        if len(lengths) != 1:
+            raise ValueError("edges must be one longer than confidence, accuracy and count")
+        return self
+
+
+class Mode(Part):
+    """Figures of one state of the camera on all test rows."""
+
+    images: int = Field(gt=0)
+    accuracy: Estimate
+    macro_precision: Estimate
+    macro_recall: Estimate
+    macro_f1: Estimate
+    ece: Share
+    """expected calibration error"""
+    confusion: tuple[tuple[int, ...], ...]
+    """[K][K]: row the true class, column the answer; K = number of the system's ``labels``"""
+    reliability: Reliability | None = None
+
+
+class CleanMode(Part):
+    """The same on the test rows without a twin in the training set."""
+
+    images: int = Field(gt=0)
+    accuracy: Estimate
+
+
+class Light(Part):
+    """Accuracy with ``gain`` times the light on the visible lens; 1 is the picture as taken."""
+
+    gain: float = Field(gt=0)
+    accuracy: Share
+    interval_95: tuple[Share, Share] | None = None
+
+
+class CurvePoint(Part):
+    epoch: int
+    """counted through all steps, from 1"""
+    step: str
+    loss: float
+    watch: Share | None = None
+    """accuracy on the rows watched during training (never the test rows); None when not measured that epoch"""
+    lr: float
+
+
+class Published(Part):
+    """A figure of the paper beside this system's."""
+
+    figure: float
+    """as printed there (accuracy in percent)"""
+    what: str
+    """such as "accuracy, FER2013" """
+    where: str
+    """such as "Table 1" """
+    status: Status
+    reason: str
+
+
+class Fold(Part):
+    """One held-out part: a fold of people, or a group of the thermal set."""
+
+    name: str
+    images: int = Field(gt=0)
+    accuracy: Share
+    majority: Share | None = None
+    """accuracy of always answering the training rows' most frequent class"""
+
+
+class Training(Part):
+    cpu_minutes: float = Field(ge=0)
+    """processor time of this recipe alone, without what ``starts_from`` cost"""
+    wall_minutes: float = Field(ge=0)
+    epochs: int = Field(ge=0)
+    images_seen: int = Field(ge=0)
+    width: str
+    """such as "full size" or "half the channels" """
+    precision: str
+    """such as "bfloat16" """
+    budget_minutes: float | None = None
+    """the CPU budget it was held to; None: none"""
+    starts_from: tuple[str, ...] = ()
+    """recipes whose weights it begins with"""
+
+
+class Machine(Part):
+    processor: str
+    cores: int = Field(gt=0)
+    accelerator: str = ""
+
+
+class Latency(Part):
+    """Milliseconds per pair."""
+
+    median: float = Field(gt=0)
+    p95: float = Field(gt=0)
+    runtime: str = "ONNX Runtime 1 thread batch 1"
+
+
+class System(Part):
+    """One trained recipe and what it is worth."""
+
+    recipe: str
+    paper: str
+    """key in published.toml, or "ours" """
+    title: str
+    family: Family
+    role: Literal["system", "ablation", "comparison"] = "system"
+    """of the paper itself; a variant with a module or a step less; another backbone for comparison"""
+    compares_with: str = ""
+    """recipe that an ablation or comparison stands beside"""
+    change: str = ""
+    """what differs from that recipe, such as "without attention" """
+    lenses: tuple[str, ...]
+    fusion: str
+    dataset: str
+    protocol: str
+    """split, what was trained on, what tested on, test-time augmentation: one line"""
+    simulated: str = ""
+    """what is not real; "" when all is"""
+    seed: int
+    seeds: dict[str, Share] = {}
+    """accuracy of every seed run, this one included; {} when there is only this one"""
+    data_fingerprint: str
+    """sha256 of the training rows' pixels and labels"""
+    machine: Machine
+    training: Training
+    parameters: int = Field(gt=0)
+    macs: int = Field(gt=0)
+    """multiply-accumulates for one pair"""
+    latency_ms: Latency | None = None
+    labels: tuple[str, ...]
+    modes: dict[str, Mode] = Field(min_length=1)
+    """camera state ("visible+infrared", "visible", "infrared") -> figures; the first is the headline"""
+    clean: dict[str, CleanMode] = {}
+    darkness: tuple[Light, ...] = ()
+    curve: tuple[CurvePoint, ...] = ()
+    published: tuple[Published, ...] = ()
+    """empty: what published.toml lists for this recipe"""
+    folds: tuple[Fold, ...] = ()
+    extra: dict[str, float] = {}
+    """further named figures: GAR, FAR, specificity, weights of late fusion, p of the Friedman test"""
+
+    @model_validator(mode="after")
+    def _confusion_is_square(self) -> System:
+        k = len(self.labels)
+        for name, mode in self.modes.items():
+            if len(mode.confusion) != k or any(len(row) != k for row in mode.confusion):
+                raise ValueError(f"modes.{name}.confusion must be {k} x {k}, one row and column per label")
+        return self
+
+    @property
+    def headline(self) -> Mode:
+        return next(iter(self.modes.values()))
+
+
+class PixelFusion(Part):
+    """``export/results/pixel-fusion.json``: fusion methods by metric, means over the pairs."""
+
+    methods: dict[str, dict[str, float]] = Field(min_length=1)
+    """method -> metric (EN, SD, SF, MI, SSIM, Qabf, VIF; larger is better) -> mean"""
+    pairs: int = Field(gt=0)
+    dataset: str = ""
+    command: str
+    """what makes the file anew"""
+
+    @model_validator(mode="after")
+    def _same_metrics(self) -> PixelFusion:
+        if len({frozenset(row) for row in self.methods.values()}) != 1:
+            raise ValueError("every method must have the same metrics")
+        return self
+
+
+Kind = TypeVar("Kind", bound=Part)
+_NUMBERS = re.compile(r"\[\n[-+\d.,\seEnul]*\n\s*\]")
+"""a list of bare numbers, which reads better on one line"""
+
+
+def read_one(path: Path, kind: type[Kind]) -> Kind:
+    """Raises InputError of one line that names the file and the first key that is wrong."""
+    remedy = "make it anew with its command"
+    try:
+        return kind.model_validate_json(path.read_bytes(), strict=True)
+    except OSError as e:
+        raise InputError(f"{path}: unreadable ({e.strerror})") from None
+    except ValidationError as e:
+        first = e.errors(include_url=False)[0]
+        key = ".".join(map(str, first["loc"])) or "file"
+        said = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
+        raise InputError(f"{path}: '{key}': {' '.join(said.split())}; {remedy}") from None
+
+
+def read_systems(folder: Path) -> list[System]:
+    """Every ``*.json`` of the folder, by paper, then systems before ablations and comparisons, then by name.
+
+    Raises InputError when a file is broken or two files speak of one recipe.
+    """
+    found: dict[str, System] = {}
+    for path in sorted(folder.glob("*.json")):
+        system = read_one(path, System)
+        if system.recipe in found:
+            raise InputError(f"{path}: 'recipe': a second result of {system.recipe}; delete the older file")
+        found[system.recipe] = system
+    rank = ("system", "ablation", "comparison")
+    return sorted(found.values(), key=lambda s: (s.paper, rank.index(s.role), s.recipe))
+
+
+def write(system: System, folder: Path) -> Path:
+    """``folder/RECIPE.json``, in the order of the fields, fit for version control."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{system.recipe}.json"
+    text = json.dumps(system.model_dump(mode="json"), indent=1, ensure_ascii=False)
+    path.write_text(_NUMBERS.sub(lambda m: " ".join(m.group().split()), text) + "\n", encoding="utf-8")
+    return path
