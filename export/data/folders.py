@@ -169,9 +169,10 @@ def present_classes(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in ORDER if name in have)
 
 
-def read_classes(root: Path, side: int = SIDE, exact: int | None = None) -> Faces:
-    """CLASS/*.png below ``root``: the classes that have a folder, in :data:`ORDER`. Raises InputError."""
-    found = Gathered(root, side, exact)
+def read_classes(root: Path, split: str = "all", side: int = SIDE) -> Faces:
+    """CLASS/*.png below ``root`` (or its part): the classes that have a folder, in :data:`ORDER`. Raises InputError."""
+    root = part(root, split, has_class_folders)
+    found = Gathered(root, side)
     folders = class_folders(root, found)
     classes = present_classes(name for _, name in folders)
     for folder, name in folders:
@@ -183,6 +184,23 @@ def read_classes(root: Path, side: int = SIDE, exact: int | None = None) -> Face
 def has_class_folders(root: Path) -> bool:
     """Whether ``root`` holds folders and one of them at least is named after an expression."""
     return root.is_dir() and any(p.is_dir() and class_name(p.name) for p in root.iterdir())
+
+
+PARTS = ("all", "train", "val", "test")
+"""splits of a set that any folder may be: ``all`` is what lies in it, the others are folders of these names"""
+
+
+def part(root: Path, split: str, fits: Callable[[Path], bool]) -> Path:
+    """The folder of ``split``; raises InputError naming those that are there."""
+    have = {name: folder for name in PARTS if fits(folder := root if name == "all" else root / name)}
+    if split not in have:
+        raise InputError(f"{root}: no split {split!r} in this folder; it has {', '.join(have)}")
+    return have[split]
+
+
+def in_parts(fits: Callable[[Path], bool]) -> Callable[[Path], bool]:
+    """Whether a folder fits, or one of its train/, val/, test/ does."""
+    return lambda root: any(fits(root if name == "all" else root / name) for name in PARTS)
 
 
 @dataclass(frozen=True)
@@ -206,11 +224,22 @@ def read_any(name: str, root: Path, layouts: tuple[Layout, ...], split: str, sid
     raise InputError(f"{root}: no {name} found here or in {name}/; what would do: {forms}")
 
 
-def fixed(labels: npt.NDArray[Any], names: Iterable[str], classes: tuple[str, ...]) -> npt.NDArray[np.int64]:
-    """Label numbers of a file with its own class ``names`` as indices into ``classes``. Raises InputError."""
-    wire = [class_name(str(name)) for name in names]
-    if unknown := [str(n) for n, w in zip(names, wire, strict=True) if w not in classes]:
-        raise InputError(f"classes {', '.join(unknown)}: not among {', '.join(classes)}")
-    if len(labels) and int(labels.max()) >= len(wire):
-        raise InputError(f"label {int(labels.max())} has no name: the file lists {len(wire)} classes")
-    return np.array([classes.index(w) for w in wire if w], np.int64)[labels.astype(np.int64)]
+def fixed(
+    labels: npt.NDArray[Any], names: Iterable[str], classes: tuple[str, ...], where: Path
+) -> npt.NDArray[np.int64]:
+    """Label numbers of the archive ``where`` with class ``names`` of its own as indices into ``classes``.
+
+    Raises InputError when a name or a number means none of them.
+    """
+    to = np.array([classes.index(need_class(str(name), where, classes)) for name in names], np.int64)
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < len(to):
+        raise InputError(f"{where}: labels {labels.min()} to {labels.max()}, but it names {len(to)} classes")
+    return to[labels.astype(np.int64)]
+
+
+def load(root: Path, split: str = "all", side: int = SIDE) -> Faces:
+    """Any labelled set of one visible lens: CLASS/*.jpg, or train|val|test/CLASS/*.jpg. uint8 [N, side, side]."""
+    return read_any("folders", root, LAYOUTS, split, side)
+
+
+LAYOUTS = (Layout("CLASS/*.jpg or train|val|test/CLASS/*.jpg", in_parts(has_class_folders), read_classes),)
