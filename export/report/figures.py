@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from export.errors import UsageError
 from export.report.results import CurvePoint, PixelFusion, Reliability, System
@@ -145,4 +146,18 @@ def fusion_bars(fusion: PixelFusion, path: Path) -> Path:
     grid[0].invert_yaxis()
     for axes in grid[len(metrics) :]:
         axes.set_visible(False)
+    return _save(figure, path)
+
+
+def pictures(rows: Mapping[str, Sequence[npt.NDArray[np.uint8]]], titles: Sequence[str], path: Path) -> Path:
+    """Pictures uint8 [S, S, 3] in a grid, one named row each, ``titles`` above the columns."""
+    figure = _figure(1.15 * len(titles) + 0.8, 1.15 * len(rows) + 0.4)
+    grid = figure.subplots(len(rows), len(titles), squeeze=False)
+    for line, (name, images) in zip(grid, rows.items(), strict=True):
+        for axes, image in zip(line, images, strict=True):
+            axes.imshow(image)
+            axes.set(xticks=[], yticks=[])
+        line[0].set_ylabel(name, fontsize=8, color=INK)
+    for axes, title in zip(grid[0], titles, strict=True):
+        axes.set_title(title, fontsize=8, color=INK)
     return _save(figure, path)

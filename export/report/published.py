@@ -24,6 +24,8 @@ class _Part(BaseModel):
 
 
 class Paper(_Part):
+    short: str
+    """authors and year"""
     citation: str
     title: str
     systems: str

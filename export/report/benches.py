@@ -1,0 +1,168 @@
+"""Comparisons across papers: ablations, other backbones, the dark, pixel fusion, real infrared, sequences."""
+
+from __future__ import annotations
+
+import statistics
+
+from export.report import cells, figures
+from export.report.document import Block, Code, Heading, Image, Items, Paragraph, Strong, Table, Text
+from export.report.material import Material
+from export.report.results import PixelFusion, System
+
+NOTHING = Paragraph("No result yet.")
+SINGLE = ("visible", "infrared")
+_ORDER = ("visible", "infrared", "msx", "early", "late", "pixel", "temporal")
+
+
+def ablations(m: Material) -> list[Block]:
+    """Each variant beside the recipe it varies: attention, training steps, modules."""
+    return [Heading(2, "Ablations"), *_beside(m, "ablation", "What differs")]
+
+
+def backbones(m: Material) -> list[Block]:
+    return [Heading(2, "Comparison backbones"), *_beside(m, "comparison", "Backbone")]
+
+
+def _beside(m: Material, role: str, label: str) -> list[Block]:
+    rows = [_difference(m, s) for s in m.pick(lambda s: s.role == role)]
+    columns = (
+        "Recipe", label, "Data", "Accuracy % [95 %]", "Beside", "Its accuracy % [95 %]", "Difference, points",
+        "Intervals apart", "Parameters", "CPU min",
+    )  # fmt: skip
+    return [Table(columns, tuple(rows), frozenset({3, 5, 6, 8, 9}))] if rows else [NOTHING]
+
+
+def _difference(m: Material, s: System) -> tuple[Text, ...]:
+    mine, base = s.headline.accuracy, m.by_name.get(s.compares_with)
+    other = base.headline.accuracy if base else None
+    beside: tuple[Text, ...] = (Code(s.compares_with) if s.compares_with else cells.NONE, *(cells.NONE,) * 3)
+    if base and other:
+        low, high = sorted((mine, other), key=lambda e: e.value)
+        apart = "yes" if low.interval_95[1] < high.interval_95[0] else "no"
+        gap = cells.points(mine.value - other.value) if base.dataset == s.dataset else cells.NONE
+        beside = (Code(base.recipe), cells.estimate(other), gap, apart)
+    cost = (cells.large(s.parameters), cells.minutes(s.training.cpu_minutes))
+    return (Code(s.recipe), s.change or s.title, s.dataset, cells.estimate(mine), *beside, *cost)
+
+
+def light(m: Material) -> list[Block]:
+    """The papers' light and dark as a benchmark: one chart and table per data set."""
+    blocks: list[Block] = [Heading(2, "Light robustness"), Paragraph(_LIGHT)]
+    measured = m.pick(lambda s: bool(s.darkness))
+    for k, dataset in enumerate(dict.fromkeys(s.dataset for s in measured)):
+        mine = sorted((s for s in measured if s.dataset == dataset), key=lambda s: _ORDER.index(s.family))
+        path = figures.darkness(mine, m.pictures / f"darkness-{k + 1}.png")
+        blocks += [Heading(3, dataset), Image(path, f"Accuracy over the light on the visible lens, {dataset}")]
+        blocks.append(_light_table(mine))
+        blocks += [Items(tuple(said))] if (said := _fusion_in_the_dark(mine)) else []
+        simulated = dict.fromkeys(s.simulated for s in mine if s.simulated)
+        blocks += [Paragraph((Strong("Simulated: "), f"{line}.")) for line in simulated]
+    return blocks if measured else [*blocks, NOTHING]
+
+
+_LIGHT = (
+    "After Tables 3 and 4 of Zou et al. 2021, which compare visible, infrared and fused pictures in the light and the "
+    "dark with the authors' own recordings. Here the visible lens is darkened in steps (exposure, then shot and read "
+    "noise, quantised to 8 bits); the infrared lens keeps its own light."
+)
+
+
+def _light_table(systems: list[System]) -> Table:
+    gains = sorted({d.gain for s in systems for d in s.darkness}, reverse=True)
+    rows: list[tuple[Text, ...]] = []
+    for s in systems:
+        at = {d.gain: cells.percent(d.accuracy) for d in s.darkness}
+        rows.append((s.family, Code(s.recipe), *(at.get(g, cells.NONE) for g in gains)))
+    columns = ("Family", "Recipe", *(f"light × {g:g}" for g in gains))
+    caption = "Accuracy, %, by the light on the visible lens."
+    return Table(columns, tuple(rows), frozenset(range(2, len(columns))), caption)
+
+
+def _fusion_in_the_dark(systems: list[System]) -> list[Text]:
+    """Where each fusion stands worst against the better single lens of the same step."""
+    single: dict[float, float] = {}
+    for s in systems:
+        for d in s.darkness if s.family in SINGLE else ():
+            single[d.gain] = max(d.accuracy, single.get(d.gain, 0.0))
+    said: list[Text] = []
+    for s in systems:
+        gaps = [(d.accuracy - single[d.gain], d.gain) for d in s.darkness if d.gain in single]
+        if gaps and s.family in ("early", "late", "pixel"):
+            gap, gain = min(gaps)
+            text = f": {cells.points(gap)} points against the better single lens at its worst step (light × {gain:g})."
+            said.append((f"{s.family}, ", Code(s.recipe), text))
+    return said
+
+
+def pixel(m: Material) -> list[Block]:
+    head = Heading(2, "Pixel fusion")
+    if m.fusion is None:
+        return [head, NOTHING]
+    f, path = m.fusion, figures.fusion_bars(m.fusion, m.pictures / "pixel-fusion.png")
+    where = f" of {f.dataset}" if f.dataset else ""
+    said: Text = (
+        f"Means over {f.pairs} aligned pairs{where}; larger is better, the best is bold. Made by ",
+        Code(f.command),
+    )
+    return [head, Paragraph(said), _fusion_table(f), Image(path, "Fusion metrics by method, one panel each")]
+
+
+def _fusion_table(f: PixelFusion) -> Table:
+    metrics = list(next(iter(f.methods.values())))
+    best = {k: max(row[k] for row in f.methods.values()) for k in metrics}
+    rows: list[tuple[Text, ...]] = [
+        (method, *(Strong(f"{row[k]:.3f}") if row[k] == best[k] else f"{row[k]:.3f}" for k in metrics))
+        for method, row in f.methods.items()
+    ]
+    return Table(("Method", *metrics), tuple(rows), frozenset(range(1, len(metrics) + 1)))
+
+
+def thermal(m: Material) -> list[Block]:
+    """Real infrared: held-out groups, and what always saying the most frequent class would reach."""
+    blocks: list[Block] = [Heading(2, "Real infrared"), Paragraph(_THERMAL)]
+    measured = m.pick(lambda s: "thermal" in s.dataset.lower())
+    for s in measured:
+        totals = [sum(row) for row in s.headline.confusion]
+        said = f": {cells.estimate(s.headline.accuracy)} % over all held-out images; always the most frequent class of "
+        said += f"these images would reach {cells.percent(max(totals) / sum(totals))} %."
+        blocks.append(Paragraph((Code(s.recipe), said)))
+        blocks += [_folds(s)] if s.folds else []
+    return blocks if measured else [*blocks, NOTHING]
+
+
+_THERMAL = (
+    "Long-wave infrared pictures of a few people. Neighbouring pictures are nearly equal, so a random split measures "
+    "memory; whole groups (people) are held out instead."
+)
+
+
+def _folds(s: System) -> Table:
+    rows: list[tuple[Text, ...]] = [
+        (f.name, f"{f.images:,}", cells.percent(f.accuracy),
+         cells.NONE if f.majority is None else cells.percent(f.majority))
+        for f in s.folds
+    ]  # fmt: skip
+    columns = ("Held out", "Images", "Accuracy %", "Majority class of training %")
+    return Table(columns, tuple(rows), frozenset({1, 2, 3}), (Code(s.recipe), " by held-out part."))
+
+
+def sequences(m: Material) -> list[Block]:
+    """CK+ by person, single frames and sequences of three."""
+    blocks: list[Block] = [Heading(2, "CK+ and temporal networks")]
+    measured = m.pick(lambda s: s.dataset.startswith("CK+") or s.family == "temporal")
+    if not measured:
+        return [*blocks, NOTHING]
+    columns = ("System", "Data", "Accuracy % [95 %]", "Folds", "Mean of folds %", "Lowest %", "Highest %", "Further")
+    blocks.append(Table(columns, tuple(_by_person(s) for s in measured), frozenset(range(2, 7))))
+    return [*blocks, *(_folds(s) for s in measured if s.folds)]
+
+
+def _by_person(s: System) -> tuple[Text, ...]:
+    shares = [f.accuracy for f in s.folds]
+    folds: tuple[str, ...] = (cells.NONE,) * 4
+    if shares:
+        spread = f" ± {100 * statistics.stdev(shares):.1f}" if len(shares) > 1 else ""
+        mean = cells.percent(statistics.mean(shares)) + spread
+        folds = (str(len(shares)), mean, cells.percent(min(shares)), cells.percent(max(shares)))
+    further = ", ".join(f"{k} {v:.4g}" for k, v in s.extra.items()) or cells.NONE
+    return (cells.name(s), s.dataset, cells.estimate(s.headline.accuracy), *folds, further)

@@ -1,0 +1,62 @@
+"""Figures as the report writes them: percent with one decimal, intervals in brackets, counts with a thin unit."""
+
+from __future__ import annotations
+
+from export.report.document import Code, Text
+from export.report.results import CleanMode, Estimate, Latency, Mode, Published, System
+
+NONE = "–"
+"""a cell without a figure"""
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def estimate(e: Estimate) -> str:
+    """``66.4 [64.8, 67.9]``: percent, 95 % interval."""
+    return f"{percent(e.value)} [{percent(e.interval_95[0])}, {percent(e.interval_95[1])}]"
+
+
+def points(difference: float) -> str:
+    """A difference of two shares in percentage points, signed; a true minus sign."""
+    rounded = round(100 * difference, 1) + 0.0
+    return f"{rounded:+.1f}".replace("-", "−")
+
+
+def large(n: int) -> str:
+    """``1.23 M``: three figures."""
+    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if n >= size:
+            return f"{n / size:.3g} {unit}" if n / size < 999.5 else f"{n / size:.0f} {unit}"
+    return str(n)
+
+
+def latency(value: Latency | None) -> str:
+    return NONE if value is None else f"{value.median:.2f} / {value.p95:.2f}"
+
+
+def minutes(value: float | None) -> str:
+    return NONE if value is None else f"{value:.1f}"
+
+
+def name(system: System) -> Text:
+    return (f"{system.title} ", Code(system.recipe))
+
+
+def published(figures: list[Published]) -> str:
+    return "; ".join(f"{f.figure:g} {f.what} ({f.where})" for f in figures) or NONE
+
+
+def standing(figures: list[Published]) -> str:
+    """Status and reason, each pair said once."""
+    said = dict.fromkeys(f"{f.status}: {f.reason}" for f in figures)
+    return "; ".join(said) or NONE
+
+
+def macro(mode: Mode) -> tuple[str, str, str]:
+    return estimate(mode.macro_precision), estimate(mode.macro_recall), estimate(mode.macro_f1)
+
+
+def clean(mode: CleanMode | None) -> str:
+    return NONE if mode is None else f"{estimate(mode.accuracy)} on {mode.images:,}"

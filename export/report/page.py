@@ -1,0 +1,80 @@
+"""The report: every section in reading order, written as Markdown with pictures beside it and as one HTML file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from export.data.faces import Faces
+from export.report import as_html, as_markdown, benches, literature, material, sections
+from export.report.document import Block, Code, Document, Heading, Image, Paragraph
+from export.report.material import Material
+
+TITLE = "EdgeFER: the systems of five papers, trained and compared"
+Networks = Callable[[str], "object | None"]
+"""recipe -> its trained Network in eval mode, or None where there are no weights"""
+Say = Callable[[str], None]
+_INTRO = (
+    "Every figure here is read from result files that the training and scoring commands wrote; none is typed in. "
+    "Published figures are as the papers print them. Write this page again with "
+)
+
+
+def write_report(
+    results_dir: Path,
+    recipes_dir: Path,
+    out: Path,
+    say: Say,
+    faces: Faces | None = None,
+    networks: Networks | None = None,
+) -> Path:
+    """Write ``out/report.md``, ``out/report.html`` and ``out/figures/``; returns the HTML file.
+
+    ``results_dir`` holds ``systems/NAME.json`` and ``pixel-fusion.json``, ``recipes_dir`` one TOML per recipe. With
+    ``faces`` (test rows) and ``networks`` the page also has class activation maps of real faces: keep ``out`` out of
+    version control. Raises InputError or RecipeError of one line naming the file that is broken.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    m = material.read(results_dir, recipes_dir, out / "figures")
+    say(f"report: {len(m.systems)} results, {len(m.pending)} recipes without one")
+    page = compose(m, activation_maps(m, faces, networks, say))
+    (out / "report.md").write_text(as_markdown.render(page, out), encoding="utf-8")
+    target = out / "report.html"
+    target.write_text(as_html.render(page), encoding="utf-8")
+    say(f"report: {target}")
+    return target
+
+
+def compose(m: Material, maps: list[Block]) -> Document:
+    """The page in reading order."""
+    page = Document(TITLE, [Paragraph((_INTRO, Code("python -m export report"), "."))])
+    page.add(*sections.overview(m), *sections.papers(m))
+    for section in (benches.ablations, benches.backbones, benches.light, benches.pixel, benches.thermal):
+        page.add(*section(m))
+    page.add(*benches.sequences(m), Heading(2, "Class activation maps"), *maps)
+    page.add(*literature.not_reproducible(m), *literature.claims(m), *literature.everything(m))
+    page.add(*sections.provenance(m))
+    return page
+
+
+def activation_maps(m: Material, faces: Faces | None, networks: Networks | None, say: Say) -> list[Block]:
+    """One montage per trained system whose classes are those of ``faces``."""
+    if faces is None or networks is None:
+        return [Paragraph("Not drawn: they need the test faces (EDGEFER_DATA) and the trained weights.")]
+    from export.report import cam  # needs torch, the rest of the report does not
+
+    blocks: list[Block] = [Paragraph(_MAPS)]
+    for s in m.systems:
+        network = networks(s.recipe) if s.labels == faces.classes else None
+        if isinstance(network, cam.Network):
+            say(f"activation maps: {s.recipe}")
+            path = cam.montage(network, faces, m.pictures / f"{s.recipe}-cam.png", seed=s.seed)
+            alt = f"Where {s.recipe} looks, one correctly classified face per class"
+            blocks += [Heading(3, f"Where {s.recipe} looks"), Image(path, alt, s.simulated)]
+    return blocks
+
+
+_MAPS = (
+    "Gradient-weighted maps (Selvaraju et al. 2017) at the last convolution of each lens's branch, for one correctly "
+    "classified test face per class. Red: speaks for the class. Faces are the data publisher's: do not pass them on."
+)

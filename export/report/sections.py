@@ -1,0 +1,145 @@
+"""The systems of each paper: what they reach, what they cost, what was published, and their figures."""
+
+from __future__ import annotations
+
+from export.report import cells, figures
+from export.report.document import Block, Code, Gallery, Heading, Image, Items, Paragraph, Strong, Table, Text
+from export.report.material import OURS, Material
+from export.report.results import System
+
+_COLUMNS = (
+    "System", "Data", "Accuracy % [95 %]", "Macro precision", "Macro recall", "Macro F1", "Parameters", "MACs",
+    "Latency ms, median / p95", "CPU min", "Published", "How it stands to ours",
+)  # fmt: skip
+_NUMERIC = frozenset(range(2, 10))
+
+
+def overview(m: Material) -> list[Block]:
+    """All systems in one table, best first within a data set."""
+    ordered = sorted(m.systems, key=lambda s: (s.dataset, -s.headline.accuracy.value))
+    rows: list[tuple[Text, ...]] = [
+        (
+            cells.name(s), s.paper, s.dataset, cells.estimate(s.headline.accuracy), cells.large(s.parameters),
+            cells.minutes(s.training.cpu_minutes), cells.minutes(m.total_cpu(s.recipe)),
+            "yes" if s.simulated else "no",
+        )
+        for s in ordered
+    ]  # fmt: skip
+    columns = (
+        "System", "Paper", "Data", "Accuracy % [95 %]", "Parameters", "CPU min", "CPU min with what it starts from",
+        "A lens simulated",
+    )  # fmt: skip
+    blocks: list[Block] = [Heading(2, "All systems")]
+    blocks.append(Paragraph(f"{len(m.systems)} recipes are trained and measured, {len(m.pending)} are not yet."))
+    if rows:
+        blocks.append(Table(columns, tuple(rows), frozenset({3, 4, 5, 6})))
+        blocks.append(Paragraph(_READING))
+    return blocks
+
+
+_READING = (
+    "Accuracy is of one network without test-time augmentation; brackets are 95 % bootstrap intervals over the test "
+    "rows. Rows whose intervals overlap widely are not told apart by this many images."
+)
+
+
+def papers(m: Material) -> list[Block]:
+    blocks: list[Block] = []
+    for key, paper in m.papers.items():
+        about: Text = (Strong(paper.title), f". {paper.citation}. Rebuilt here: {paper.systems}.")
+        blocks += [Heading(2, paper.short), Paragraph(about), *_systems(m, key)]
+    if m.of(OURS) or any(p.paper == OURS for p in m.pending):
+        blocks += [Heading(2, "Ours"), *_systems(m, OURS)]
+    return blocks
+
+
+def _systems(m: Material, paper: str) -> list[Block]:
+    mine = m.of(paper)
+    waiting = [p for p in m.pending if p.paper == paper]
+    rows = [_row(m, s) for s in mine]
+    gap = (cells.NONE,) * (len(_COLUMNS) - 3)
+    rows += [((f"{p.title} ", Code(p.recipe)), cells.NONE, p.remark, *gap) for p in waiting]
+    if not rows:
+        return [Paragraph("No recipe of this paper yet.")]
+    blocks: list[Block] = [Table(_COLUMNS, tuple(rows), _NUMERIC)]
+    if mine:
+        blocks += [_modes(mine), Items(tuple(_protocol(s) for s in mine))]
+    for s in mine:
+        blocks += [Heading(3, f"Figures of {s.recipe}"), Gallery(pictures(m, s))]
+    return blocks
+
+
+def _row(m: Material, s: System) -> tuple[Text, ...]:
+    head, printed = s.headline, m.beside(s)
+    return (
+        cells.name(s), s.dataset, cells.estimate(head.accuracy), *cells.macro(head), cells.large(s.parameters),
+        cells.large(s.macs), cells.latency(s.latency_ms), cells.minutes(s.training.cpu_minutes),
+        cells.published(printed), cells.standing(printed),
+    )  # fmt: skip
+
+
+def _modes(systems: list[System]) -> Table:
+    """Each state of the camera, and the rows without a twin in training."""
+    rows: list[tuple[Text, ...]] = [
+        (
+            Code(s.recipe), name, f"{mode.images:,}", cells.estimate(mode.accuracy), cells.clean(s.clean.get(name)),
+            *cells.macro(mode), f"{mode.ece:.3f}",
+        )
+        for s in systems
+        for name, mode in s.modes.items()
+    ]  # fmt: skip
+    columns = (
+        "Recipe", "Camera", "Images", "Accuracy % [95 %]", "Without twins in training", "Macro precision",
+        "Macro recall", "Macro F1", "ECE",
+    )  # fmt: skip
+    return Table(columns, tuple(rows), frozenset(range(2, 9)), "Each state of the camera.")
+
+
+def _protocol(s: System) -> Text:
+    t = s.training
+    said = f" {s.fusion}. {s.dataset}: {s.protocol}. Trained {t.epochs} epochs, {t.images_seen:,} images, {t.width}, "
+    said += f"{t.precision}" + (f", budget {t.budget_minutes:g} CPU minutes" if t.budget_minutes else "") + "."
+    said += f" Begins with {', '.join(t.starts_from)}." if t.starts_from else ""
+    if s.seeds:
+        each = ", ".join(f"{seed}: {cells.percent(a)}" for seed, a in s.seeds.items())
+        said += f" Mean of {len(s.seeds)} seeds {cells.percent(sum(s.seeds.values()) / len(s.seeds))} ({each})."
+    said += f" Further: {', '.join(f'{k} {v:.4g}' for k, v in s.extra.items())}." if s.extra else ""
+    return (Code(s.recipe), said, *((Strong(" Simulated: "), f"{s.simulated}.") if s.simulated else ()))
+
+
+def pictures(m: Material, s: System) -> tuple[Image, ...]:
+    """Confusion matrix always; learning curve and reliability diagram where the result has them."""
+    out, head = [], s.headline
+    if s.curve:
+        path = figures.curve(s.curve, m.pictures / f"{s.recipe}-curve.png")
+        out.append(Image(path, f"Learning curve of {s.recipe}: loss {s.curve[0].loss:.2f} to {s.curve[-1].loss:.2f}"))
+    path = figures.confusion(head.confusion, s.labels, m.pictures / f"{s.recipe}-confusion.png")
+    out.append(Image(path, f"Confusion matrix of {s.recipe}, accuracy {cells.percent(head.accuracy.value)} %"))
+    if head.reliability:
+        path = figures.reliability(head.reliability, head.ece, m.pictures / f"{s.recipe}-reliability.png")
+        out.append(Image(path, f"Reliability diagram of {s.recipe}, calibration error {head.ece:.3f}"))
+    return tuple(out)
+
+
+def provenance(m: Material) -> list[Block]:
+    """Seed, data, machine and time behind every row."""
+    columns = (
+        "Recipe", "Seed", "Training data, sha256", "Processor", "Cores", "Precision", "Width", "Epochs", "Images seen",
+        "CPU min", "Wall min", "Budget, CPU min", "Begins with",
+    )  # fmt: skip
+    rows: list[tuple[Text, ...]] = [_origin(s) for s in m.systems]
+    if not rows:
+        return []
+    numeric = frozenset({1, 4, 7, 8, 9, 10, 11})
+    note = "Latency: ONNX Runtime, one thread, one pair at a time. MACs: multiply-accumulates for one pair."
+    return [Heading(2, "How it was measured"), Paragraph(note), Table(columns, tuple(rows), numeric)]
+
+
+def _origin(s: System) -> tuple[Text, ...]:
+    t, machine = s.training, s.machine
+    where = f"{machine.processor}, {machine.accelerator}" if machine.accelerator else machine.processor
+    return (
+        Code(s.recipe), str(s.seed), Code(s.data_fingerprint[:16]), where, str(machine.cores), t.precision, t.width,
+        str(t.epochs), f"{t.images_seen:,}", cells.minutes(t.cpu_minutes), cells.minutes(t.wall_minutes),
+        cells.minutes(t.budget_minutes), ", ".join(t.starts_from) or cells.NONE,
+    )  # fmt: skip

@@ -1,0 +1,277 @@
+"""The report says the same in both renderings, escapes what it is given, and names what is broken or missing."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("matplotlib", reason="the report's figures")
+from report_samples import estimate, mode, system
+
+from export.errors import InputError, RecipeError
+from export.report import as_html, as_markdown, material, published, results, write_report
+from export.report.document import Code, Document, Heading, Items, Paragraph, Strong, Table
+from export.report.results import PixelFusion
+
+NASTY = 'a|b <script>alert("x")</script> *c* _d_ `e` & [f](g) \\ $h$'
+
+
+class Reader(HTMLParser):
+    """What a browser would show: text by table cell, tags that were opened, and where they point."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.inside = False
+        self.tags: set[str] = set()
+        self.sources: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.sources += [v or "" for k, v in attrs if k in ("src", "href")]
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+            self.inside = True
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = self.inside and tag not in ("td", "th")
+
+    def handle_data(self, data: str) -> None:
+        if self.inside:
+            self.rows[-1][-1] += data
+
+
+def _markdown_rows(text: str) -> list[list[str]]:
+    """Table rows as GitHub would split them, without escapes and code marks."""
+    rows = [line.strip()[2:-2] for line in text.splitlines() if line.startswith("| ")]
+    cells = [re.split(r"(?<!\\) \| ", row) for row in rows]
+    plain = [[html.unescape(re.sub(r"\\(.)", r"\1", c)).replace("`", "").replace("**", "") for c in r] for r in cells]
+    return [r for r in plain if not set("".join(r)) <= set("-: ")]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    """A results folder and a recipes folder with two trained recipes of the three, and pixel fusion."""
+    folder = tmp_path / "results" / "systems"
+    results.write(system(), folder)
+    early = system(
+        "naseem2024-early", paper="naseem2024", title="Early fusion", family="early", modes={"both": mode(0.7)},
+        lenses=("visible", "infrared"), simulated="the infrared lens",
+        darkness=[{"gain": 1.0, "accuracy": 0.66}, {"gain": 0.1, "accuracy": 0.44}],
+    )  # fmt: skip
+    results.write(early, folder)
+    results.write(_variant("naseem2024-early-1step", "1-step training", estimate(0.6)), folder)
+    (tmp_path / "results" / "pixel-fusion.json").write_text(json.dumps({
+        "methods": {"average": {"EN": 6.5, "SSIM": 0.7}, "WGAN": {"EN": 6.9, "SSIM": 0.75}},
+        "pairs": 75, "command": "python -m export fuse",
+    }))  # fmt: skip
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes" / "waiting.toml").write_text('name = "zou2021-waiting"\n')
+    (tmp_path / "recipes" / "done.toml").write_text('name = "zou2021-pyconv"\n')
+    return tmp_path
+
+
+def _variant(recipe: str, change: str, accuracy: dict[str, Any]) -> results.System:
+    return system(
+        recipe, paper="naseem2024", family="early", role="ablation", compares_with="naseem2024-early", change=change,
+        modes={"both": {**mode(), "accuracy": accuracy}},
+    )  # fmt: skip
+
+
+def _write(world: Path) -> tuple[str, str]:
+    page = write_report(world / "results", world / "recipes", world / "out", lambda line: None)
+    return (world / "out" / "report.md").read_text(), page.read_text()
+
+
+def test_every_table_row_is_in_both_renderings(world: Path) -> None:
+    markdown, page = _write(world)
+    rows = Reader(page).rows
+    assert rows == _markdown_rows(markdown)
+    assert [r for r in rows if "a processor" in r][-1][:3] == ["zou2021-pyconv", "1", "ab" * 8]
+    assert any(
+        r[2:6] == ["66.4 [64.4, 68.4]", "61.0 [59.0, 63.0]", "59.0 [57.0, 61.0]", "60.0 [58.0, 62.0]"] for r in rows
+    )
+
+
+def test_the_page_needs_nothing_beside_it(world: Path) -> None:
+    _, page = _write(world)
+    seen = Reader(page)
+    assert not seen.tags & {"script", "link", "iframe", "object"}
+    assert all(s.startswith(("data:image/png;base64,", "#")) for s in seen.sources)
+    assert "@import" not in page
+    assert "url(" not in page
+
+
+def test_every_picture_the_markdown_names_is_there(world: Path) -> None:
+    markdown, _ = _write(world)
+    named = re.findall(r"\]\(<(.+?)>\)", markdown)
+    assert "figures/darkness-1.png" in named
+    assert "figures/pixel-fusion.png" in named
+    assert all((world / "out" / name).is_file() for name in named)
+
+
+def test_a_recipe_without_a_result_has_a_row_with_its_command(world: Path) -> None:
+    markdown, page = _write(world)
+    waiting = [r for r in Reader(page).rows if "not trained yet: " in "".join(r)]
+    assert len(waiting) == 1
+    assert waiting[0][0] == "zou2021-waiting zou2021-waiting"
+    assert waiting[0][2].startswith("not trained yet: python -m export train ")
+    assert waiting[0][2].endswith("recipes/waiting.toml")
+    assert str(world.parent) not in page + markdown
+
+
+def test_an_ablation_stands_beside_its_recipe(world: Path) -> None:
+    _, page = _write(world)
+    row = next(r for r in Reader(page).rows if r[:2] == ["naseem2024-early-1step", "1-step training"])
+    assert row[3:8] == ["60.0 [58.0, 62.0]", "naseem2024-early", "70.0 [68.0, 72.0]", "−10.0", "yes"]
+
+
+def test_fusion_in_the_dark_is_held_against_the_better_single_lens(world: Path) -> None:
+    _, page = _write(world)
+    # 66.0 against 66.4 in full light is its worst step; 44 against 41 in the dark is not.
+    assert "−0.4 points against the better single lens at its worst step (light × 1)" in page
+
+
+def test_the_best_fusion_figure_is_bold(world: Path) -> None:
+    _, page = _write(world)
+    assert '<td>WGAN</td><td class="number"><strong>6.900</strong></td>' in page
+    assert '<td class="number">6.500</td>' in page
+
+
+def test_claims_and_what_cannot_be_reproduced_are_told(world: Path) -> None:
+    markdown, page = _write(world)
+    for text in (markdown, page):
+        assert "97.76" in text
+        assert "VIRI (566 pairs" in text
+    claims = page.split("Claims that cannot be true under an honest split</h2>")[1].split("<h2")[0]
+    assert "97.76" in claims
+    assert "69.3" not in claims
+
+
+def test_an_empty_checkout_still_makes_a_page(tmp_path: Path) -> None:
+    page = write_report(tmp_path / "none", tmp_path / "none", tmp_path / "out", lambda line: None).read_text()
+    assert "0 recipes are trained" in page
+    assert "No recipe of this paper yet." in page
+
+
+def test_what_is_given_cannot_become_markup(tmp_path: Path) -> None:
+    rows = (((NASTY, Code(NASTY), Strong(NASTY)), "1. no list"),)
+    document = Document(NASTY, [Heading(2, NASTY), Paragraph("- no list"), Items((NASTY,)), Table((NASTY, "n"), rows)])
+    seen = Reader(as_html.render(document))
+    assert "script" not in seen.tags
+    assert seen.rows == [[NASTY, "n"], [NASTY * 3, "1. no list"]]
+    text = as_markdown.render(document, tmp_path)
+    assert "\n\\- no list" in text
+    assert [len(r) for r in _markdown_rows(text)] == [2, 2]
+
+
+def test_no_special_character_of_markdown_is_left_bare() -> None:
+    left = re.sub(r"\\.", "", as_markdown.escape(NASTY))
+    assert not set("|<>*_`[]$\\") & set(left)
+    assert "&amp;" in left
+
+
+def test_code_with_back_ticks_and_bars_stays_code(tmp_path: Path) -> None:
+    text = as_markdown.render(Document("t", [Paragraph(("run ", Code("a `b` | c")))]), tmp_path)
+    assert "run ``a `b` \\| c``" in text
+
+
+def test_a_row_with_a_cell_too_few_is_refused() -> None:
+    with pytest.raises(ValueError, match="2 cells"):
+        Table(("a", "b"), (("only",),))
+
+
+def _broken(world: Path, change: Any) -> Path:
+    path = world / "results" / "systems" / "zou2021-pyconv.json"
+    raw = json.loads(path.read_text())
+    change(raw)
+    path.write_text(json.dumps(raw))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda raw: raw.pop("macs"), "'macs': Field required"),
+        (lambda raw: raw.update(acuracy=1), "'acuracy': unknown key"),
+        (lambda raw: raw["modes"]["visible"]["accuracy"].update(value=66.4), "'modes.visible.accuracy.value'"),
+        (lambda raw: raw["modes"]["visible"].update(confusion=[[1]]), "confusion must be 3 x 3"),
+        (lambda raw: raw.update(seed="1"), "'seed': Input should be a valid integer"),
+    ],
+)
+def test_a_broken_result_is_one_line_that_names_it(world: Path, change: Any, said: str) -> None:
+    path = _broken(world, change)
+    with pytest.raises(InputError) as caught:
+        _write(world)
+    line = str(caught.value)
+    assert str(path) in line
+    assert said in line
+    assert "\n" not in line
+
+
+def test_a_result_that_is_no_json_and_one_told_twice_are_refused(world: Path) -> None:
+    path = world / "results" / "systems" / "more.json"
+    path.write_text("{")
+    with pytest.raises(InputError, match=r"more\.json: 'file': Invalid JSON"):
+        _write(world)
+    path.write_text(results.write(system(), world / "elsewhere").read_text())
+    with pytest.raises(InputError, match="a second result of zou2021-pyconv"):
+        _write(world)
+
+
+def test_a_broken_recipe_is_named(world: Path) -> None:
+    (world / "recipes" / "bad.toml").write_text("name = ")
+    with pytest.raises(RecipeError, match=r"bad\.toml: not a recipe"):
+        _write(world)
+
+
+def test_a_result_survives_its_file(tmp_path: Path) -> None:
+    one = system()
+    path = results.write(one, tmp_path)
+    assert results.read_systems(tmp_path) == [one]
+    assert "[ 60, 20, 20 ]" in path.read_text()
+
+
+def test_fusion_methods_must_share_their_metrics() -> None:
+    with pytest.raises(ValueError, match="same metrics"):
+        PixelFusion(methods={"a": {"EN": 1.0}, "b": {"SD": 1.0}}, pairs=1, command="c")
+
+
+def test_the_cost_of_a_recipe_includes_what_it_begins_with(world: Path) -> None:
+    plan = system().training.model_dump() | {"starts_from": ("zou2021-pyconv",)}
+    results.write(system("next", training=plan), world / "results" / "systems")
+    lost = system("lost", training=plan | {"starts_from": ("gone",)})
+    results.write(lost, world / "results" / "systems")
+    m = material.read(world / "results", world / "recipes", world)
+    assert m.total_cpu("next") == pytest.approx(79.0)
+    assert m.total_cpu("lost") is None
+
+
+def test_published_figures_are_beside_the_recipes_they_name(tmp_path: Path) -> None:
+    text = published.FILE.read_text()
+    path = tmp_path / "published.toml"
+    path.write_text(text.replace('rows = [["PyConv-SE18", [69.3]]]', (
+        'rows = [["PyConv-SE18", [69.3]]]\nrecipes = { "PyConv-SE18" = ["zou2021-pyconv"] }')))  # fmt: skip
+    found = [f for f in published.beside("zou2021-pyconv", path) if f.value == 69.3]
+    assert [(f.dataset, f.status, f.where) for f in found] == [("FER2013", "same protocol", "Table 1")]
+    path.write_text(text.replace('reason = "fer-official"', 'reason = "none"'))
+    published.read.cache_clear()
+    with pytest.raises(InputError, match="unknown paper or reason 'none'"):
+        published.read(path)
+
+
+def test_the_papers_figures_are_all_there() -> None:
+    papers, figures = published.read()
+    assert len(papers) == 5
+    assert {f.paper for f in figures} == set(papers)
+    by_status = {s: {f.dataset.split(",")[0] for f in figures if f.status == s} for s in ("claim", "same protocol")}
+    assert by_status == {"claim": {"FER2013", "FER"}, "same protocol": {"FER2013"}}
