@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from export.data.faces import Faces, fingerprint
+from export.data.faces import U8, Faces, fingerprint
 from export.data.fer2013 import LABELS, read_npz
 from export.data.folders import (
     ORDER,
@@ -24,7 +24,9 @@ from export.data.folders import (
     Gathered,
     Layout,
     class_folders,
+    decode,
     files_below,
+    fit,
     fixed,
     has_class_folders,
     is_image,
@@ -35,6 +37,7 @@ CLASSES = tuple(name for name in ORDER if name != "neutral")
 FRAMES = 3
 FILE = "ckplus48.npz"
 NAME = re.compile(r"^(S\d+)_(\d+)_(\d+)$", re.IGNORECASE)
+PICTURES = "cohn-kanade-images"
 CODES = ("neutral", "anger", "contempt", "disgust", "fear", "happiness", "sadness", "surprise")
 """expression of each number in an *_emotion.txt"""
 
@@ -56,13 +59,10 @@ def windows(person: list[str], clip: list[str], frame: list[int], length: int = 
 
 
 def view(faces: Faces, split: str) -> Faces:
-    """``all``: as it is; ``shared``: the six classes that FER2013 has too, as FER2013 numbers them."""
+    """``all``: as it is; ``shared``: the six classes that FER2013 has too. CLASSES gives them FER2013's numbers."""
     if split == "all":
         return faces
-    kept = faces.take(faces.labels != CLASSES.index("contempt"))
-    to = np.array([LABELS.index(name) if name in LABELS else -1 for name in CLASSES], np.int64)
-    labels = to[kept.labels]
-    return replace(kept, labels=labels, classes=LABELS, fingerprint=fingerprint(kept.images, labels))
+    return replace(faces.take(faces.labels != CLASSES.index("contempt")), classes=LABELS)
 
 
 def read_archive(root: Path, split: str, side: int) -> Faces:
@@ -83,6 +83,16 @@ class _Frames(Gathered):
         super().__init__(root, side, exact)
         self.clip: list[str] = []
         self.frame: list[int] = []
+
+    def read(self, path: Path) -> U8 | None:
+        """As for any set, but cut to the face where the set came with its landmarks."""
+        if not (self.root / "Landmarks").is_dir() or isinstance(image := decode(path), str):
+            return super().read(path)
+        points = landmarks(self.root, path)
+        if points is None:
+            self.reject(path, f"no usable Landmarks/.../{path.stem}_landmarks.txt")
+            return None
+        return fit(cut(image, points), self.side)
 
     def add_frame(self, path: Path, label: str) -> None:
         name = NAME.match(path.stem)
@@ -115,10 +125,11 @@ def crops(root: Path) -> Path | None:
 def read_sequences(root: Path, split: str, side: int) -> Faces:
     """cohn-kanade-images/S010/004/*.png with Emotion/S010/004/*_emotion.txt: the last three frames of a labelled one.
 
-    The pictures are whole camera frames; only their central square is used.
+    The pictures are whole camera frames: with Landmarks/S010/004/*_landmarks.txt beside them they are cut to the face,
+    without that folder to their central square.
     """
     found = _Frames(root, side)
-    for folder in sorted((root / "cohn-kanade-images").glob("*/*")):
+    for folder in sorted((root / PICTURES).glob("*/*")):
         if not folder.is_dir():
             found.reject(folder, "lies beside the sequences")
             continue
@@ -148,11 +159,32 @@ def emotion(root: Path, folder: Path) -> str:
     return name if name in CLASSES else f"label {name} is not one of the seven"
 
 
+def landmarks(root: Path, picture: Path) -> npt.NDArray[np.float64] | None:
+    """float64 [68, 2], x and y in pixels of the whole frame; None when there is no such file or it holds others."""
+    file = root / "Landmarks" / picture.parent.relative_to(root / PICTURES) / f"{picture.stem}_landmarks.txt"
+    try:
+        points = np.array(file.read_text().split(), np.float64).reshape(-1, 2)
+    except (ValueError, OSError):
+        return None
+    return points if points.shape == (68, 2) and np.isfinite(points).all() else None
+
+
+def cut(image: U8, points: npt.NDArray[np.float64], margin: float = 1.2) -> U8:
+    """The square of ``margin`` times the landmarks' larger extent round their middle, moved to lie in the picture."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    n = int(np.clip(round(margin * float((high - low).max())), 1, min(image.shape)))
+    x, y = (
+        int(np.clip(round(float(m) - n / 2), 0, size - n))
+        for m, size in zip((low + high) / 2, image.shape[::-1], strict=True)
+    )
+    return image[y : y + n, x : x + n]
+
+
 LAYOUTS = (
     Layout(f"{FILE} (the data pack)", lambda p: (p / FILE).is_file(), read_archive),
     Layout(
-        "cohn-kanade-images/S010/004/*.png with Emotion/S010/004/*_emotion.txt",
-        lambda p: (p / "cohn-kanade-images").is_dir() and (p / "Emotion").is_dir(),
+        f"{PICTURES}/S010/004/*.png with Emotion/S010/004/*_emotion.txt (and Landmarks/)",
+        lambda p: (p / PICTURES).is_dir() and (p / "Emotion").is_dir(),
         read_sequences,
     ),
     Layout("CK+48/CLASS/S010_004_00000017.png (48x48)", lambda p: crops(p) is not None, read_crops),

@@ -239,6 +239,43 @@ def test_ckplus_original_sequences(tmp_path: Path) -> None:
     }
 
 
+def test_the_numbers_of_the_label_files(tmp_path: Path) -> None:
+    names = ["anger", "contempt", "disgust", "fear", "happiness", "sadness", "surprise"]
+    folder = tmp_path / "cohn-kanade-images" / "S010" / "001"
+    label = tmp_path / "Emotion" / "S010" / "001" / "S010_001_00000009_emotion.txt"
+    for number, name in enumerate(names, start=1):
+        text(label, f"   {number}.0000000e+00\n")
+        assert ckplus.emotion(tmp_path, folder) == name
+    text(label, "0.0")
+    assert ckplus.emotion(tmp_path, folder) == "label neutral is not one of the seven"
+
+
+def test_landmarks_cut_the_frame_to_the_face(tmp_path: Path) -> None:
+    frame = np.zeros((200, 300), np.uint8)
+    frame[80:140, 200:260] = 240  # the face, far from the middle; its landmarks span 50 pixels of 60
+    x, y = np.tile(np.linspace(205, 255, 34), 2), np.repeat([85, 135], 34)
+    for i in (1, 2, 3):
+        name = f"S010/001/S010_001_{i:08}"
+        picture(tmp_path / "cohn-kanade-images" / f"{name}.png")
+        cv2.imwrite(str(tmp_path / "cohn-kanade-images" / f"{name}.png"), frame)
+        text(tmp_path / "Landmarks" / f"{name}_landmarks.txt", "\n".join(map("{} {}".format, x, y)))
+    text(tmp_path / "Landmarks/S010/001/S010_001_00000002_landmarks.txt", "1 2\n3")
+    text(tmp_path / "Emotion/S010/001/S010_001_00000003_emotion.txt", "1")
+    faces = data.load("ckplus", "all", tmp_path)
+    assert len(faces) == 2
+    assert (faces.images == 240).all()
+    assert faces.rejected == (
+        "cohn-kanade-images/S010/001/S010_001_00000002.png: no usable Landmarks/.../S010_001_00000002_landmarks.txt",
+    )
+
+
+def test_a_face_at_the_edge_is_cut_within_the_frame() -> None:
+    frame = np.arange(100, dtype=np.uint8)[:, None].repeat(80, 1)
+    points = np.array([[0.0, 60.0], [50.0, 99.0]])
+    assert np.array_equal(ckplus.cut(frame, points), frame[40:100, 0:60])
+    assert ckplus.cut(frame, points * 3).shape == (80, 80)
+
+
 def test_the_shared_view_speaks_fer2013(tmp_path: Path) -> None:
     for i, name in enumerate(ckplus.CLASSES):
         picture(tmp_path / name / f"S01{i}_001_00000001.png", 20 + 10 * i)

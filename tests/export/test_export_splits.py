@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from export.data import splits
+from export.data.fer2013 import read_npz
 from export.errors import UsageError
 
 VIRI = {"angry": 111, "happy": 114, "neutral": 114, "sad": 114, "surprise": 113}
@@ -93,6 +96,12 @@ def test_by_person_is_the_same_again_and_says_which_fold() -> None:
     assert first[3].name == "10-fold by person, nobody in two folds, seed 5, fold 4"
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_by_person_the_one_with_most_rows_goes_first(seed: int) -> None:
+    person = np.array([0] * 6 + [1, 2, 3, 4, 5, 6])
+    assert [len(s.test) for s in splits.by_person(person, 2, seed)] == [6, 6]
+
+
 def test_more_folds_than_people_are_refused() -> None:
     with pytest.raises(UsageError, match="there are 3 people; choose 2 to 3"):
         splits.by_person(np.array([1, 2, 3, 3]), 10)
@@ -124,3 +133,11 @@ def test_a_split_without_leaks_says_how_many_rows_it_lost() -> None:
     split = splits.Split("x", np.arange(6), np.arange(8, 10), np.arange(6, 8)).leak_free(images)
     assert split.train.tolist() == [2, 3, 4, 5]
     assert split.name == "x; 2 training rows with a twin left out"
+
+
+@pytest.mark.data
+def test_the_twins_that_the_pack_counts(real_data: Path) -> None:
+    d = read_npz(real_data / "fer2013.npz", ("images", "split"))
+    training, tests = d["images"][d["split"] == 0], d["images"][d["split"] > 0]
+    assert int(splits.without_duplicates(training, tests).sum()) == 28006
+    assert len(np.unique(splits.duplicate_groups(d["images"]))) == 34034
