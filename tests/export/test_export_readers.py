@@ -1,4 +1,4 @@
-"""Readers: every layout made anew in a folder, with damaged, stray and unpaired files, each of which must be named."""
+"""Readers of single lenses: every layout made anew, with damaged and stray files, each of which must be named."""
 
 from __future__ import annotations
 
@@ -7,39 +7,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from face_files import cut_short, grey, picture, text
 
 from export import data
-from export.data import ckplus, folders, paired
-from export.data.fusion_pairs import FusionPairs
+from export.data import folders
 from export.errors import InputError, UsageError
 
 FER = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
-
-
-def picture(path: Path, grey: int = 90, size: tuple[int, int] = (48, 48)) -> Path:
-    """An image file with texture round ``grey``; ``size``: width, height."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(grey)
-    image = np.clip(grey + rng.integers(-30, 31, (size[1], size[0])), 0, 255).astype(np.uint8)
-    assert cv2.imwrite(str(path), image)
-    return path
-
-
-def text(path: Path, content: str = "") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(content)
-    return path
-
-
-def cut_short(path: Path) -> Path:
-    picture(path, 90, (300, 300))
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    return path
-
-
-def grey(images: np.ndarray) -> list[int]:
-    """Mean grey of each picture to the nearest ten, which tells the synthetic ones apart."""
-    return [int(round(float(image.mean()), -1)) for image in images]
 
 
 # image folders
@@ -182,111 +156,6 @@ def test_a_test_folder_that_does_not_say_which_test_is_never_guessed_at(tmp_path
         data.load("fer2013", "private", tmp_path)
 
 
-# CK+
-
-
-def check_ckplus_toy(faces: data.Faces) -> None:
-    """S010: three frames of happiness (grey 10, 20, 30); S011: two of contempt (40, 50)."""
-    assert faces.person is not None
-    assert faces.sequence is not None
-    rows = {g: i for i, g in enumerate(grey(faces.images))}
-    assert [faces.classes[faces.labels[rows[g]]] for g in (10, 30, 40)] == ["happiness", "happiness", "contempt"]
-    assert faces.person[rows[20]] == "S010"
-    windows = {g: grey(faces.images[faces.sequence[i]]) for g, i in rows.items()}
-    assert windows == {10: [10, 10, 10], 20: [10, 10, 20], 30: [10, 20, 30], 40: [40, 40, 40], 50: [40, 40, 50]}
-
-
-def test_ckplus_crops(tmp_path: Path) -> None:
-    for number, g in ((9, 10), (10, 20), (11, 30)):
-        picture(tmp_path / "CK+48" / "happy" / f"S010_004_{number:08}.png", g)
-    for number, g in ((3, 40), (4, 50)):
-        picture(tmp_path / "CK+48" / "contempt" / f"S011_002_{number:08}.png", g)
-    picture(tmp_path / "CK+48" / "happy" / "me.png")
-    picture(tmp_path / "CK+48" / "happy" / "S012_001_00000001.png", 90, (50, 48))
-    faces = data.load("ckplus", "all", tmp_path)
-    check_ckplus_toy(faces)
-    assert set(faces.rejected) == {
-        "happy/me.png: name is not SUBJECT_SEQUENCE_FRAME",
-        "happy/S012_001_00000001.png: 50x48 pixels, not 48x48",
-    }
-
-
-def test_ckplus_original_sequences(tmp_path: Path) -> None:
-    def sequence(person: str, clip: str, greys: list[int], label: str | None) -> None:
-        for i, g in enumerate(greys, start=1):
-            picture(tmp_path / "cohn-kanade-images" / person / clip / f"{person}_{clip}_{i:08}.png", g, (64, 49))
-        if label is not None:
-            text(tmp_path / "Emotion" / person / clip / f"{person}_{clip}_{len(greys):08}_emotion.txt", label)
-
-    sequence("S010", "004", [200, 210, 10, 20, 30], "   5.0000000e+00\n")
-    sequence("S011", "002", [90, 40, 50], "   2.0000000e+00\n")
-    text(tmp_path / "cohn-kanade-images" / "S011" / "002" / "S011_002_00000001.png")
-    sequence("S011", "003", [60, 60, 60], None)
-    sequence("S011", "004", [60, 60], "3.0")
-    sequence("S011", "005", [60, 60, 60], "soon")
-    (tmp_path / "Emotion" / "S011" / "006").mkdir()
-    sequence("S011", "006", [60, 60, 60], None)
-    faces = data.load("ckplus", "all", tmp_path)
-    check_ckplus_toy(faces)
-    images = "cohn-kanade-images"
-    assert set(faces.rejected) == {
-        f"{images}/S010/004: 2 frames before the last three are not used",
-        f"{images}/S011/002/S011_002_00000001.png: empty file",
-        f"{images}/S011/003: sequence without a label",
-        f"{images}/S011/004: only 2 frames",
-        f"{images}/S011/005: label file S011_005_00000003_emotion.txt holds no number of 0 to 7",
-        f"{images}/S011/006: sequence without a label",
-    }
-
-
-def test_the_numbers_of_the_label_files(tmp_path: Path) -> None:
-    names = ["anger", "contempt", "disgust", "fear", "happiness", "sadness", "surprise"]
-    folder = tmp_path / "cohn-kanade-images" / "S010" / "001"
-    label = tmp_path / "Emotion" / "S010" / "001" / "S010_001_00000009_emotion.txt"
-    for number, name in enumerate(names, start=1):
-        text(label, f"   {number}.0000000e+00\n")
-        assert ckplus.emotion(tmp_path, folder) == name
-    text(label, "0.0")
-    assert ckplus.emotion(tmp_path, folder) == "label neutral is not one of the seven"
-
-
-def test_landmarks_cut_the_frame_to_the_face(tmp_path: Path) -> None:
-    frame = np.zeros((200, 300), np.uint8)
-    frame[80:140, 200:260] = 240  # the face, far from the middle; its landmarks span 50 pixels of 60
-    x, y = np.tile(np.linspace(205, 255, 34), 2), np.repeat([85, 135], 34)
-    for i in (1, 2, 3):
-        name = f"S010/001/S010_001_{i:08}"
-        picture(tmp_path / "cohn-kanade-images" / f"{name}.png")
-        cv2.imwrite(str(tmp_path / "cohn-kanade-images" / f"{name}.png"), frame)
-        text(tmp_path / "Landmarks" / f"{name}_landmarks.txt", "\n".join(map("{} {}".format, x, y)))
-    text(tmp_path / "Landmarks/S010/001/S010_001_00000002_landmarks.txt", "1 2\n3")
-    text(tmp_path / "Emotion/S010/001/S010_001_00000003_emotion.txt", "1")
-    faces = data.load("ckplus", "all", tmp_path)
-    assert len(faces) == 2
-    assert (faces.images == 240).all()
-    assert faces.rejected == (
-        "cohn-kanade-images/S010/001/S010_001_00000002.png: no usable Landmarks/.../S010_001_00000002_landmarks.txt",
-    )
-
-
-def test_a_face_at_the_edge_is_cut_within_the_frame() -> None:
-    frame = np.arange(100, dtype=np.uint8)[:, None].repeat(80, 1)
-    points = np.array([[0.0, 60.0], [50.0, 99.0]])
-    assert np.array_equal(ckplus.cut(frame, points), frame[40:100, 0:60])
-    assert ckplus.cut(frame, points * 3).shape == (80, 80)
-
-
-def test_the_shared_view_speaks_fer2013(tmp_path: Path) -> None:
-    for i, name in enumerate(ckplus.CLASSES):
-        picture(tmp_path / name / f"S01{i}_001_00000001.png", 20 + 10 * i)
-    everything, shared = (data.load("ckplus", split, tmp_path) for split in ("all", "shared"))
-    assert shared.classes == FER
-    assert sorted(shared.labels.tolist()) == [0, 1, 2, 3, 4, 5]
-    for faces in (everything, shared):
-        told = {g: faces.classes[label] for g, label in zip(grey(faces.images), faces.labels, strict=True)}
-        assert told == {20 + 10 * i: n for i, n in enumerate(ckplus.CLASSES) if n in faces.classes}
-
-
 # JAFFE, RAF-DB
 
 
@@ -326,142 +195,6 @@ def test_rafdb_list_and_aligned_pictures(tmp_path: Path) -> None:
     )
 
 
-# pairs
-
-
-@pytest.mark.parametrize("order", ["lens/class", "class/lens"])
-def test_viri_pairs_by_file_name(tmp_path: Path, order: str) -> None:
-    def at(lens: str, label: str) -> str:
-        return f"{lens}/{label}" if order == "lens/class" else f"{label}/{lens}"
-
-    for label, base in (("angry", 30), ("happy", 60)):
-        picture(tmp_path / at("visible", label) / f"VIS_{base}.jpg", base, (500, 500))
-        picture(tmp_path / at("infrared", label) / f"{base}-ir.png", base + 100, (500, 500))
-        picture(tmp_path / at("MSX", label) / f"{base}.jpg", base + 150, (500, 500))
-    picture(tmp_path / at("visible", "happy") / "61.jpg")
-    picture(tmp_path / at("MSX", "happy") / "61.jpg")
-    picture(tmp_path / at("visible", "happy") / "62.jpg")
-    cut_short(tmp_path / at("infrared", "happy") / "62.jpg")
-    picture(tmp_path / at("MSX", "happy") / "62.jpg")
-    picture(tmp_path / at("visible", "happy") / "60.png", 60)
-    faces = data.load("viri", "all", tmp_path, side=64)
-    assert faces.infrared is not None
-    assert faces.msx is not None
-    assert faces.classes == ("anger", "happiness")
-    assert (grey(faces.images), grey(faces.infrared), grey(faces.msx)) == ([30, 60], [130, 160], [180, 210])
-    assert faces.infrared.shape == faces.msx.shape == (2, 64, 64)
-    assert faces.person is None
-    infrared, visible, msx = at("infrared", "happy"), at("visible", "happy"), at("MSX", "happy")
-    assert set(faces.rejected) == {
-        f"{visible}/61.jpg: unpaired, lacks {infrared}/61.*",
-        f"{msx}/61.jpg: unpaired, lacks {infrared}/61.*",
-        f"{visible}/62.jpg: unpaired, its other file 62.jpg is not usable",
-        f"{msx}/62.jpg: unpaired, its other file 62.jpg is not usable",
-        f"{infrared}/62.jpg: unreadable (damaged or cut short)",
-        f"{visible}/VIS_60.jpg: same pair as 60.png, which is used",
-    }
-
-
-def test_a_folder_per_person_keeps_people_apart(tmp_path: Path) -> None:
-    for who, g in (("anna", 40), ("bert", 80)):
-        picture(tmp_path / "val" / "vis" / "sad" / who / "1.png", g)
-        picture(tmp_path / "val" / "thermal" / "sad" / who / "1.png", g + 100)
-    text(tmp_path / "val" / "labels.txt")
-    faces = data.load("paired", "val", tmp_path)
-    assert faces.person is not None
-    assert faces.infrared is not None
-    assert (faces.person.tolist(), grey(faces.infrared)) == (["anna", "bert"], [140, 180])
-    assert faces.rejected == ("labels.txt: lies beside the folders",)
-
-
-def test_a_class_of_one_lens_only_is_all_unpaired(tmp_path: Path) -> None:
-    for path in ("visible/sad/1.png", "infrared/sad/1.png", "visible/happy/2.png"):
-        picture(tmp_path / path)
-    faces = data.load("paired", "all", tmp_path)
-    assert (len(faces), faces.rejected) == (1, ("visible/happy/2.png: unpaired, lacks infrared of happiness/2.*",))
-
-
-@pytest.mark.parametrize(
-    ("stem", "name"),
-    [("IR_0012", "0012"), ("0012-vis", "0012"), ("VL0012", "0012"), ("12ir", "12"), ("Irene", "irene"), ("ir", "ir")],
-)
-def test_the_name_of_a_pair(stem: str, name: str) -> None:
-    assert paired.pair_name(stem) == name
-
-
-def test_nvie_by_the_rules_of_the_papers(tmp_path: Path) -> None:
-    rows = [
-        "s1,P1,happy,1.5", "s2,P2,fear,1.01", "s3,P2,disgust,1.0", "s4,P3,sad,2", "s5,P3,disgust,1.4",
-        "s6,P3,disgust,much", "s1,P1,fear,2", "s7,,fear,2", "s8,P4,fear,2",
-    ]  # fmt: skip
-    text(tmp_path / "labels.csv", "\n".join(["sample,subject,expression,intensity", *rows]))
-    for i in (1, 2, 3, 4, 6, 7, 8, 9):
-        picture(tmp_path / "visible" / f"s{i}.png", 10 * i)
-        picture(tmp_path / "infrared" / f"s{i}_ir.png", 100 + 10 * i)
-    picture(tmp_path / "visible" / "s5.png")
-    text(tmp_path / "infrared" / "s8_ir.png")
-    faces = data.load("nvie", "all", tmp_path)
-    assert faces.infrared is not None
-    assert faces.person is not None
-    assert [faces.classes[label] for label in faces.labels] == ["happiness", "fear"]
-    assert (grey(faces.images), grey(faces.infrared)) == ([10, 20], [110, 120])
-    assert faces.person.tolist() == ["P1", "P2"]
-    assert set(faces.rejected) == {
-        "labels.csv line 4: s3: mean intensity 1 is not above 1",
-        "labels.csv line 5: s4: 'sad' is not one of disgust, fear, happiness",
-        "labels.csv line 6: s5: lacks infrared/s5.*",
-        "labels.csv line 7: s6: intensity 'much' is no number",
-        "labels.csv line 8: s1: second row of this sample",
-        "labels.csv line 9: s7: no subject",
-        "infrared/s8_ir.png: empty file",
-        "visible/s8.png: unpaired, its other file s8_ir.png is not usable",
-        "visible/s9.png: no row in labels.csv",
-        "infrared/s9_ir.png: no row in labels.csv",
-    }
-
-
-def test_nvie_table_without_a_column_is_one_line(tmp_path: Path) -> None:
-    for lens in ("visible", "infrared"):
-        (tmp_path / lens).mkdir()
-    text(tmp_path / "labels.csv", "sample,expression\n")
-    with pytest.raises(InputError, match="lacks the column subject, intensity"):
-        data.load("nvie", "all", tmp_path)
-
-
-def test_thermal_folders_are_the_infrared_lens(tmp_path: Path) -> None:
-    picture(tmp_path / "thermal" / "Happy" / "a.jpg", 80)
-    picture(tmp_path / "thermal" / "Neutral" / "b.jpg", 120)
-    faces = data.load("thermal", "all", tmp_path)
-    assert faces.infrared is faces.images
-    assert (faces.classes, faces.labels.tolist()) == (("happiness", "neutral"), [0, 1])
-
-
-def test_fusion_pairs_and_what_is_none(tmp_path: Path) -> None:
-    folder = tmp_path / "ir_visible_pairs"
-    picture(folder / "A_vi.jpg", 50, (40, 30))
-    picture(folder / "A_ir.png", 150, (40, 30))
-    picture(folder / "B_vi.png")
-    picture(folder / "C_vi.png", 50, (40, 30))
-    picture(folder / "C_ir.png", 50, (30, 30))
-    picture(folder / "D_vi.png")
-    text(folder / "D_ir.png")
-    picture(folder / "E.png")
-    picture(folder / "A_ir.bmp", 150, (40, 30))
-    pairs = FusionPairs(tmp_path)
-    assert "B_vi.png: unpaired, lacks B_ir.*" in pairs.rejected
-    (name, visible, infrared), *more = pairs
-    assert (name, more, grey([visible, infrared]), visible.shape) == ("A", [], [50, 150], (30, 40))
-    assert pairs.rejected == (
-        "A_ir.png: same half as A_ir.bmp, which is used",
-        "B_vi.png: unpaired, lacks B_ir.*",
-        "C_ir.png: 40x30 and 30x30 pixels, not aligned with C_vi.png",
-        "C_vi.png: 40x30 and 30x30 pixels, not aligned with C_ir.png",
-        "D_ir.png: empty file",
-        "D_vi.png: unpaired, D_ir.png is not usable",
-        "E.png: not named NAME_vi.* or NAME_ir.*",
-    )
-
-
 # the registry
 
 
@@ -480,34 +213,3 @@ def test_a_folder_of_nothing_says_what_would_do(name: str, tmp_path: Path) -> No
 def test_an_unknown_set_is_answered_with_the_nearest() -> None:
     with pytest.raises(UsageError, match="'CKplus' is unknown; did you mean 'ckplus'"):
         data.load("CKplus", "all")
-
-
-# the data pack
-
-
-@pytest.mark.data
-def test_ckplus_of_the_pack(real_data: Path) -> None:
-    faces = data.load("ckplus", "all", real_data)
-    assert faces.person is not None
-    assert faces.sequence is not None
-    assert (len(faces), len(set(faces.person))) == (981, 118)
-    ends = np.setdiff1d(np.arange(981), faces.sequence[:, :-1])
-    assert len(ends) == 327
-    assert all(len(set(row)) == 3 for row in faces.sequence[ends])
-    assert (faces.labels[faces.sequence] == faces.labels[:, None]).all()
-    assert len(data.load("ckplus", "shared", real_data)) == 981 - 54
-
-
-@pytest.mark.data
-def test_thermal_of_the_pack(real_data: Path) -> None:
-    faces = data.load("thermal", "all", real_data)
-    assert faces.person is not None
-    counts = dict(zip(faces.classes, np.bincount(faces.labels).tolist(), strict=True))
-    assert counts == {"anger": 61, "fear": 82, "happiness": 130, "sadness": 92, "surprise": 178, "neutral": 97}
-    assert np.bincount(faces.person).tolist() == [267, 164, 64, 64, 48, 32, 1]
-
-
-@pytest.mark.data
-def test_fusion_pairs_of_the_pack(real_data: Path) -> None:
-    pairs = FusionPairs(real_data)
-    assert (len(pairs), sum(1 for _ in pairs), pairs.rejected) == (75, 75, ())
