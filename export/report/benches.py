@@ -33,16 +33,16 @@ def _beside(m: Material, role: str, label: str) -> list[Block]:
 
 
 def _difference(m: Material, s: System) -> tuple[Text, ...]:
-    mine, base = s.headline.accuracy, m.by_name.get(s.compares_with)
+    mine, base = s.headline.accuracy, m.find(s.compares_with, s.variant)
     other = base.headline.accuracy if base else None
     beside: tuple[Text, ...] = (Code(s.compares_with) if s.compares_with else cells.NONE, *(cells.NONE,) * 3)
     if base and other:
         low, high = sorted((mine, other), key=lambda e: e.value)
         apart = "yes" if low.interval_95[1] < high.interval_95[0] else "no"
         gap = cells.points(mine.value - other.value) if base.dataset == s.dataset else cells.NONE
-        beside = (Code(base.recipe), cells.estimate(other), gap, apart)
+        beside = (Code(base.key), cells.estimate(other), gap, apart)
     cost = (cells.large(s.parameters), cells.minutes(s.training.cpu_minutes))
-    return (Code(s.recipe), s.change or s.title, s.dataset, cells.estimate(mine), *beside, *cost)
+    return (Code(s.key), s.change or s.title, s.dataset, cells.estimate(mine), *beside, *cost)
 
 
 def light(m: Material) -> list[Block]:
@@ -72,7 +72,7 @@ def _light_table(systems: list[System]) -> Table:
     rows: list[tuple[Text, ...]] = []
     for s in systems:
         at = {d.gain: cells.percent(d.accuracy) for d in s.darkness}
-        rows.append((s.family, Code(s.recipe), *(at.get(g, cells.NONE) for g in gains)))
+        rows.append((s.family, Code(s.key), *(at.get(g, cells.NONE) for g in gains)))
     columns = ("Family", "Recipe", *(f"light × {g:g}" for g in gains))
     caption = "Accuracy, %, by the light on the visible lens."
     return Table(columns, tuple(rows), frozenset(range(2, len(columns))), caption)
@@ -90,7 +90,7 @@ def _fusion_in_the_dark(systems: list[System]) -> list[Text]:
         if gaps and s.family in ("early", "late", "pixel"):
             gap, gain = min(gaps)
             text = f": {cells.points(gap)} points against the better single lens at its worst step (light × {gain:g})."
-            said.append((f"{s.family}, ", Code(s.recipe), text))
+            said.append((f"{s.family}, ", Code(s.key), text))
     return said
 
 
@@ -99,12 +99,26 @@ def pixel(m: Material) -> list[Block]:
     if m.fusion is None:
         return [head, NOTHING]
     f, path = m.fusion, figures.fusion_bars(m.fusion, m.pictures / "pixel-fusion.png")
-    where = f" of {f.dataset}" if f.dataset else ""
-    said: Text = (
-        f"Means over {f.pairs} aligned pairs{where}; larger is better, the best is bold. Made by ",
-        Code(f.command),
-    )
-    return [head, Paragraph(said), _fusion_table(f), Image(path, "Fusion metrics by method, one panel each")]
+    about = f.about
+    where = f" of {about.dataset}" if about.dataset else ""
+    further = "".join(f" {k}: {v}." for k, v in (about.model_extra or {}).items())
+    said = f"Means over {about.pairs} aligned pairs{where}; larger is better, the best is bold.{further} Made by "
+    blocks: list[Block] = [head, Paragraph((said, Code(about.command), ".")), _fusion_table(f)]
+    blocks += [Items(lines)] if (lines := tuple(_against_average(f))) else []
+    return [*blocks, Image(path, "Fusion metrics by method, one panel each")]
+
+
+def _against_average(f: PixelFusion) -> list[Text]:
+    """On which metrics each trained fusion is ahead of plain averaging, and on which not."""
+    average = f.methods.get("average", {})
+    said: list[Text] = []
+    for method, row in f.methods.items():
+        if average and "wgan" in method.lower():
+            ahead = [k for k, v in row.items() if v > average[k]]
+            behind = [k for k in row if k not in ahead]
+            said.append(f"{method} is ahead of average on {', '.join(ahead) or 'nothing'}"
+                        + (f", not on {', '.join(behind)}." if behind else "."))  # fmt: skip
+    return said
 
 
 def _fusion_table(f: PixelFusion) -> Table:
@@ -125,7 +139,7 @@ def thermal(m: Material) -> list[Block]:
         totals = [sum(row) for row in s.headline.confusion]
         said = f": {cells.estimate(s.headline.accuracy)} % over all held-out images; always the most frequent class of "
         said += f"these images would reach {cells.percent(max(totals) / sum(totals))} %."
-        blocks.append(Paragraph((Code(s.recipe), said)))
+        blocks.append(Paragraph((Code(s.key), said)))
         blocks += [_folds(s)] if s.folds else []
     return blocks if measured else [*blocks, NOTHING]
 
@@ -143,7 +157,7 @@ def _folds(s: System) -> Table:
         for f in s.folds
     ]  # fmt: skip
     columns = ("Held out", "Images", "Accuracy %", "Majority class of training %")
-    return Table(columns, tuple(rows), frozenset({1, 2, 3}), (Code(s.recipe), " by held-out part."))
+    return Table(columns, tuple(rows), frozenset({1, 2, 3}), (Code(s.key), " by held-out part."))
 
 
 def sequences(m: Material) -> list[Block]:

@@ -59,13 +59,13 @@ def _watched(modules: list[nn.Module], keep: dict[tuple[int, int], Tensor]) -> I
 def places(network: Network, size: int) -> dict[str, Place]:
     """lens -> where to look, for the lenses the network uses.
 
-    A network that knows says so itself, ``cam_layers() -> {lens: module}``. Else it is the last convolution that runs
-    whose output changes with this lens and not with the other, and failing that (one branch for a fused picture) the
-    last that changes with it at all. Raises UsageError when no convolution sees a lens.
+    A network that knows says so itself, ``cam_layers() -> {lens: module}``. Else (or when it names none) it is the
+    last convolution that runs whose output changes with this lens and not with the other, and failing that (one
+    branch for a fused picture) the last that changes with it at all. Raises UsageError when none sees a lens.
     """
     named = getattr(network, "cam_layers", None)
-    if named is not None:
-        return {lens: Place(module, 0) for lens, module in named().items()}
+    if named is not None and (layers := named()):
+        return {lens: Place(module, 0) for lens, module in layers.items()}
     modules = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
     seen = _dependence(network, modules, size)
     found = {}

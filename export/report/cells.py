@@ -41,7 +41,7 @@ def minutes(value: float | None) -> str:
 
 
 def name(system: System) -> Text:
-    return (f"{system.title} ", Code(system.recipe))
+    return (f"{system.title} ", Code(system.key))
 
 
 def published(figures: list[Published]) -> str:

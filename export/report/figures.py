@@ -115,7 +115,7 @@ def darkness(systems: Sequence[System], path: Path) -> Path:
         light = sorted(s.darkness, key=lambda d: -d.gain)
         axes.plot(
             [d.gain for d in light], [100 * d.accuracy for d in light], style, lw=1.8, ms=5,
-            color=COLOURS[s.family], marker=MARKERS[s.family], label=f"{s.family}: {s.recipe}",
+            color=COLOURS[s.family], marker=MARKERS[s.family], label=f"{s.family}: {s.key}",
         )  # fmt: skip
     _plain(axes, "Accuracy, %", x="light on the visible lens, times the picture as taken")
     gains = sorted({d.gain for s in systems for d in s.darkness}, reverse=True)

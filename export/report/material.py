@@ -43,7 +43,8 @@ class Material:
     literature: tuple[published.Figure, ...]
     pictures: Path
     """folder of the report's figures"""
-    by_name: dict[str, System] = field(default_factory=dict)
+    commands: dict[str, str] = field(default_factory=dict)
+    """recipe -> what trains it"""
 
     def of(self, paper: str) -> list[System]:
         return [s for s in self.systems if s.paper == paper]
@@ -51,27 +52,33 @@ class Material:
     def pick(self, keep: Callable[[System], bool]) -> list[System]:
         return [s for s in self.systems if keep(s)]
 
-    def beside(self, system: System) -> list[Published]:
+    def find(self, recipe: str, variant: str) -> System | None:
+        """The result of a recipe, of this variant where it has both."""
+        both: dict[str, System] = {s.variant: s for s in self.systems if s.recipe == recipe}
+        return both.get(variant) or next(iter(both.values()), None)
+
+    def beside(self, recipe: str, own: tuple[Published, ...] = ()) -> list[Published]:
         """The published figures of a system: its own, else what the literature lists for its recipe."""
-        if system.published:
-            return list(system.published)
+        if own:
+            return list(own)
         return [
             Published(figure=f.value, what=f"{f.metric}, {f.dataset}", where=f.where, status=f.status, reason=f.reason)
             for f in self.literature
-            if system.recipe in f.recipes and f.metric.startswith("accuracy")
+            if recipe in f.recipes and f.metric.startswith("accuracy")
         ]
 
-    def total_cpu(self, recipe: str) -> float | None:
-        """CPU minutes of a recipe and of all it begins with; None when one of them has no result."""
-        needed, queue = set[str](), [recipe]
+    def total_cpu(self, system: System) -> float | None:
+        """CPU minutes of a recipe and of all it begins with, each once; None when one of them has no result."""
+        needed, queue = dict[str, System](), [system]
         while queue:
-            name = queue.pop()
-            if name not in self.by_name:
-                return None
-            if name not in needed:
-                needed.add(name)
-                queue += self.by_name[name].training.starts_from
-        return sum(self.by_name[n].training.cpu_minutes for n in needed)
+            one = queue.pop()
+            if one.key not in needed:
+                needed[one.key] = one
+                starts = [self.find(name, one.variant) for name in one.training.starts_from]
+                if None in starts:
+                    return None
+                queue += [s for s in starts if s]
+        return sum(s.training.cpu_minutes for s in needed.values())
 
 
 def read(results_dir: Path, recipes_dir: Path, pictures: Path) -> Material:
@@ -79,10 +86,12 @@ def read(results_dir: Path, recipes_dir: Path, pictures: Path) -> Material:
     systems = results.read_systems(results_dir / "systems")
     fused = results_dir / "pixel-fusion.json"
     papers, literature = published.read()
-    have = {s.recipe: s for s in systems}
-    waiting = [p for p in map(_pending, sorted(recipes_dir.glob("*.toml"))) if p.recipe not in have]
+    recipes = [_pending(path) for path in sorted(recipes_dir.glob("*.toml"))]
+    have = {s.recipe for s in systems}
+    waiting = [p for p in recipes if p.recipe not in have]
+    commands = {p.recipe: p.command for p in recipes}
     fusion = results.read_one(fused, PixelFusion) if fused.is_file() else None
-    return Material(systems, waiting, fusion, papers, literature, pictures, have)
+    return Material(systems, waiting, fusion, papers, literature, pictures, commands)
 
 
 def _pending(path: Path) -> Pending:

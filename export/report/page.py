@@ -9,10 +9,11 @@ from export.data.faces import Faces
 from export.report import as_html, as_markdown, benches, literature, material, sections
 from export.report.document import Block, Code, Document, Heading, Image, Paragraph
 from export.report.material import Material
+from export.report.results import System
 
 TITLE = "EdgeFER: the systems of five papers, trained and compared"
-Networks = Callable[[str], "object | None"]
-"""recipe -> its trained Network in eval mode, or None where there are no weights"""
+Networks = Callable[[System], "object | None"]
+"""result -> its trained Network, or None where there are no weights"""
 Say = Callable[[str], None]
 _INTRO = (
     "Every figure here is read from result files that the training and scoring commands wrote; none is typed in. "
@@ -65,12 +66,12 @@ def activation_maps(m: Material, faces: Faces | None, networks: Networks | None,
 
     blocks: list[Block] = [Paragraph(_MAPS)]
     for s in m.systems:
-        network = networks(s.recipe) if s.labels == faces.classes else None
+        network = networks(s) if s.labels == faces.classes else None
         if isinstance(network, cam.Network):
-            say(f"activation maps: {s.recipe}")
-            path = cam.montage(network, faces, m.pictures / f"{s.recipe}-cam.png", seed=s.seed)
-            alt = f"Where {s.recipe} looks, one correctly classified face per class"
-            blocks += [Heading(3, f"Where {s.recipe} looks"), Image(path, alt, s.simulated)]
+            say(f"activation maps: {s.key}")
+            path = cam.montage(network, faces, m.pictures / f"{s.key}-cam.png", seed=s.seed)
+            alt = f"Where {s.key} looks, one correctly classified face per class"
+            blocks += [Heading(3, f"Where {s.key} looks"), Image(path, alt, s.simulated)]
     return blocks
 
 

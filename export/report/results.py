@@ -1,4 +1,4 @@
-"""The form of a result: one small JSON file per recipe, ``export/results/systems/NAME.json``, and their readers.
+"""The form of a result: one small JSON file per trained recipe, ``export/results/systems/KEY.json``, and its readers.
 
 Shares (accuracy, precision, ...) are 0..1; published figures stay as their paper prints them. Unknown keys are an
 error, so that a file never says something the report leaves out.
@@ -147,6 +147,8 @@ class System(Part):
     """One trained recipe and what it is worth."""
 
     recipe: str
+    variant: Literal["full", "reduced"] = "full"
+    """trained as the paper has it, or at reduced width within the CPU budget"""
     paper: str
     """key in published.toml, or "ours" """
     title: str
@@ -154,7 +156,7 @@ class System(Part):
     role: Literal["system", "ablation", "comparison"] = "system"
     """of the paper itself; a variant with a module or a step less; another backbone for comparison"""
     compares_with: str = ""
-    """recipe that an ablation or comparison stands beside"""
+    """recipe that an ablation or comparison stands beside; the one of the same variant where there are two"""
     change: str = ""
     """what differs from that recipe, such as "without attention" """
     lenses: tuple[str, ...]
@@ -196,19 +198,33 @@ class System(Part):
         return self
 
     @property
+    def key(self) -> str:
+        """Names result and figures: the recipe, with ``-reduced`` where it is that variant."""
+        return self.recipe if self.variant == "full" else f"{self.recipe}-reduced"
+
+    @property
     def headline(self) -> Mode:
         return next(iter(self.modes.values()))
+
+
+class AboutFusion(BaseModel):
+    """Where the fusion table comes from; further keys are shown as they are."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    pairs: int = Field(gt=0)
+    dataset: str = ""
+    command: str
+    """what makes the file anew"""
 
 
 class PixelFusion(Part):
     """``export/results/pixel-fusion.json``: fusion methods by metric, means over the pairs."""
 
+    about: AboutFusion
+
     methods: dict[str, dict[str, float]] = Field(min_length=1)
     """method -> metric (EN, SD, SF, MI, SSIM, Qabf, VIF; larger is better) -> mean"""
-    pairs: int = Field(gt=0)
-    dataset: str = ""
-    command: str
-    """what makes the file anew"""
 
     @model_validator(mode="after")
     def _same_metrics(self) -> PixelFusion:
@@ -244,17 +260,17 @@ def read_systems(folder: Path) -> list[System]:
     found: dict[str, System] = {}
     for path in sorted(folder.glob("*.json")):
         system = read_one(path, System)
-        if system.recipe in found:
-            raise InputError(f"{path}: 'recipe': a second result of {system.recipe}; delete the older file")
-        found[system.recipe] = system
+        if system.key in found:
+            raise InputError(f"{path}: 'recipe': a second result of {system.key}; delete the older file")
+        found[system.key] = system
     rank = ("system", "ablation", "comparison")
-    return sorted(found.values(), key=lambda s: (s.paper, rank.index(s.role), s.recipe))
+    return sorted(found.values(), key=lambda s: (s.paper, rank.index(s.role), s.key))
 
 
 def write(system: System, folder: Path) -> Path:
-    """``folder/RECIPE.json``, in the order of the fields, fit for version control."""
+    """``folder/KEY.json``, in the order of the fields, fit for version control."""
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{system.recipe}.json"
+    path = folder / f"{system.key}.json"
     text = json.dumps(system.model_dump(mode="json"), indent=1, ensure_ascii=False)
     path.write_text(_NUMBERS.sub(lambda m: " ".join(m.group().split()), text) + "\n", encoding="utf-8")
     return path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from export.report import cells, figures
 from export.report.document import Block, Code, Gallery, Heading, Image, Items, Paragraph, Strong, Table, Text
-from export.report.material import OURS, Material
+from export.report.material import OURS, Material, Pending
 from export.report.results import System
 
 _COLUMNS = (
@@ -20,7 +20,7 @@ def overview(m: Material) -> list[Block]:
     rows: list[tuple[Text, ...]] = [
         (
             cells.name(s), s.paper, s.dataset, cells.estimate(s.headline.accuracy), cells.large(s.parameters),
-            cells.minutes(s.training.cpu_minutes), cells.minutes(m.total_cpu(s.recipe)),
+            cells.minutes(s.training.cpu_minutes), cells.minutes(m.total_cpu(s)),
             "yes" if s.simulated else "no",
         )
         for s in ordered
@@ -57,20 +57,19 @@ def _systems(m: Material, paper: str) -> list[Block]:
     mine = m.of(paper)
     waiting = [p for p in m.pending if p.paper == paper]
     rows = [_row(m, s) for s in mine]
-    gap = (cells.NONE,) * (len(_COLUMNS) - 3)
-    rows += [((f"{p.title} ", Code(p.recipe)), cells.NONE, p.remark, *gap) for p in waiting]
+    rows += [_waiting(m, p) for p in waiting]
     if not rows:
         return [Paragraph("No recipe of this paper yet.")]
     blocks: list[Block] = [Table(_COLUMNS, tuple(rows), _NUMERIC)]
     if mine:
         blocks += [_modes(mine), Items(tuple(_protocol(s) for s in mine))]
     for s in mine:
-        blocks += [Heading(3, f"Figures of {s.recipe}"), Gallery(pictures(m, s))]
+        blocks += [Heading(3, f"Figures of {s.key}"), Gallery(pictures(m, s))]
     return blocks
 
 
 def _row(m: Material, s: System) -> tuple[Text, ...]:
-    head, printed = s.headline, m.beside(s)
+    head, printed = s.headline, m.beside(s.recipe, s.published)
     return (
         cells.name(s), s.dataset, cells.estimate(head.accuracy), *cells.macro(head), cells.large(s.parameters),
         cells.large(s.macs), cells.latency(s.latency_ms), cells.minutes(s.training.cpu_minutes),
@@ -78,11 +77,18 @@ def _row(m: Material, s: System) -> tuple[Text, ...]:
     )  # fmt: skip
 
 
+def _waiting(m: Material, p: Pending) -> tuple[Text, ...]:
+    printed = m.beside(p.recipe)
+    gap = (cells.NONE,) * (len(_COLUMNS) - 5)
+    first: Text = (f"{p.title} ", Code(p.recipe))
+    return (first, cells.NONE, p.remark, *gap, cells.published(printed), cells.standing(printed))
+
+
 def _modes(systems: list[System]) -> Table:
     """Each state of the camera, and the rows without a twin in training."""
     rows: list[tuple[Text, ...]] = [
         (
-            Code(s.recipe), name, f"{mode.images:,}", cells.estimate(mode.accuracy), cells.clean(s.clean.get(name)),
+            Code(s.key), name, f"{mode.images:,}", cells.estimate(mode.accuracy), cells.clean(s.clean.get(name)),
             *cells.macro(mode), f"{mode.ece:.3f}",
         )
         for s in systems
@@ -104,20 +110,20 @@ def _protocol(s: System) -> Text:
         each = ", ".join(f"{seed}: {cells.percent(a)}" for seed, a in s.seeds.items())
         said += f" Mean of {len(s.seeds)} seeds {cells.percent(sum(s.seeds.values()) / len(s.seeds))} ({each})."
     said += f" Further: {', '.join(f'{k} {v:.4g}' for k, v in s.extra.items())}." if s.extra else ""
-    return (Code(s.recipe), said, *((Strong(" Simulated: "), f"{s.simulated}.") if s.simulated else ()))
+    return (Code(s.key), said, *((Strong(" Simulated: "), f"{s.simulated}.") if s.simulated else ()))
 
 
 def pictures(m: Material, s: System) -> tuple[Image, ...]:
     """Confusion matrix always; learning curve and reliability diagram where the result has them."""
     out, head = [], s.headline
     if s.curve:
-        path = figures.curve(s.curve, m.pictures / f"{s.recipe}-curve.png")
-        out.append(Image(path, f"Learning curve of {s.recipe}: loss {s.curve[0].loss:.2f} to {s.curve[-1].loss:.2f}"))
-    path = figures.confusion(head.confusion, s.labels, m.pictures / f"{s.recipe}-confusion.png")
-    out.append(Image(path, f"Confusion matrix of {s.recipe}, accuracy {cells.percent(head.accuracy.value)} %"))
+        path = figures.curve(s.curve, m.pictures / f"{s.key}-curve.png")
+        out.append(Image(path, f"Learning curve of {s.key}: loss {s.curve[0].loss:.2f} to {s.curve[-1].loss:.2f}"))
+    path = figures.confusion(head.confusion, s.labels, m.pictures / f"{s.key}-confusion.png")
+    out.append(Image(path, f"Confusion matrix of {s.key}, accuracy {cells.percent(head.accuracy.value)} %"))
     if head.reliability:
-        path = figures.reliability(head.reliability, head.ece, m.pictures / f"{s.recipe}-reliability.png")
-        out.append(Image(path, f"Reliability diagram of {s.recipe}, calibration error {head.ece:.3f}"))
+        path = figures.reliability(head.reliability, head.ece, m.pictures / f"{s.key}-reliability.png")
+        out.append(Image(path, f"Reliability diagram of {s.key}, calibration error {head.ece:.3f}"))
     return tuple(out)
 
 
@@ -132,14 +138,22 @@ def provenance(m: Material) -> list[Block]:
         return []
     numeric = frozenset({1, 4, 7, 8, 9, 10, 11})
     note = "Latency: ONNX Runtime, one thread, one pair at a time. MACs: multiply-accumulates for one pair."
-    return [Heading(2, "How it was measured"), Paragraph(note), Table(columns, tuple(rows), numeric)]
+    blocks: list[Block] = [Heading(2, "How it was measured"), Paragraph(note), Table(columns, tuple(rows), numeric)]
+    full = {s.recipe for s in m.systems if s.variant == "full"}
+    small = [s for s in m.systems if s.recipe not in full and s.recipe in m.commands]
+    if small:
+        blocks.append(
+            Paragraph("Measured at reduced width only; at the paper's size each is trained, or goes on, with")
+        )
+        blocks.append(Items(tuple(Code(m.commands[s.recipe]) for s in small)))
+    return blocks
 
 
 def _origin(s: System) -> tuple[Text, ...]:
     t, machine = s.training, s.machine
     where = f"{machine.processor}, {machine.accelerator}" if machine.accelerator else machine.processor
     return (
-        Code(s.recipe), str(s.seed), Code(s.data_fingerprint[:16]), where, str(machine.cores), t.precision, t.width,
+        Code(s.key), str(s.seed), Code(s.data_fingerprint[:16]), where, str(machine.cores), t.precision, t.width,
         str(t.epochs), f"{t.images_seen:,}", cells.minutes(t.cpu_minutes), cells.minutes(t.wall_minutes),
         cells.minutes(t.budget_minutes), ", ".join(t.starts_from) or cells.NONE,
     )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,9 @@ pytest.importorskip("matplotlib", reason="the report's figures")
 from report_samples import estimate, mode, system
 
 from export.errors import InputError, RecipeError
-from export.report import as_html, as_markdown, material, published, results, write_report
+from export.report import as_html, as_markdown, material, published, results, sections, write_report
 from export.report.document import Code, Document, Heading, Items, Paragraph, Strong, Table
-from export.report.results import PixelFusion
+from export.report.results import AboutFusion, PixelFusion
 
 NASTY = 'a|b <script>alert("x")</script> *c* _d_ `e` & [f](g) \\ $h$'
 
@@ -58,8 +59,7 @@ def _markdown_rows(text: str) -> list[list[str]]:
     return [r for r in plain if not set("".join(r)) <= set("-: ")]
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Path:
+def make_world(tmp_path: Path) -> Path:
     """A results folder and a recipes folder with two trained recipes of the three, and pixel fusion."""
     folder = tmp_path / "results" / "systems"
     results.write(system(), folder)
@@ -72,12 +72,35 @@ def world(tmp_path: Path) -> Path:
     results.write(_variant("naseem2024-early-1step", "1-step training", estimate(0.6)), folder)
     (tmp_path / "results" / "pixel-fusion.json").write_text(json.dumps({
         "methods": {"average": {"EN": 6.5, "SSIM": 0.7}, "WGAN": {"EN": 6.9, "SSIM": 0.75}},
-        "pairs": 75, "command": "python -m export fuse",
+        "about": {"pairs": 75, "command": "python -m export fuse", "trained_on": "day scenes"},
     }))  # fmt: skip
     (tmp_path / "recipes").mkdir()
     (tmp_path / "recipes" / "waiting.toml").write_text('name = "zou2021-waiting"\n')
     (tmp_path / "recipes" / "done.toml").write_text('name = "zou2021-pyconv"\n')
     return tmp_path
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Path:
+    return make_world(tmp_path)
+
+
+@dataclass(frozen=True)
+class Page:
+    folder: Path
+    markdown: str
+    html: str
+
+    @property
+    def rows(self) -> list[list[str]]:
+        return Reader(self.html).rows
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
+    """The page of :func:`make_world`, drawn once for all who only read it."""
+    root = make_world(tmp_path_factory.mktemp("world"))
+    return Page(root / "out", *_write(root))
 
 
 def _variant(recipe: str, change: str, accuracy: dict[str, Any]) -> results.System:
@@ -92,69 +115,76 @@ def _write(world: Path) -> tuple[str, str]:
     return (world / "out" / "report.md").read_text(), page.read_text()
 
 
-def test_every_table_row_is_in_both_renderings(world: Path) -> None:
-    markdown, page = _write(world)
-    rows = Reader(page).rows
-    assert rows == _markdown_rows(markdown)
+def test_every_table_row_is_in_both_renderings(page: Page) -> None:
+    rows = page.rows
+    assert rows == _markdown_rows(page.markdown)
     assert [r for r in rows if "a processor" in r][-1][:3] == ["zou2021-pyconv", "1", "ab" * 8]
     assert any(
         r[2:6] == ["66.4 [64.4, 68.4]", "61.0 [59.0, 63.0]", "59.0 [57.0, 61.0]", "60.0 [58.0, 62.0]"] for r in rows
     )
 
 
-def test_the_page_needs_nothing_beside_it(world: Path) -> None:
-    _, page = _write(world)
-    seen = Reader(page)
+def test_the_page_needs_nothing_beside_it(page: Page) -> None:
+    seen = Reader(page.html)
     assert not seen.tags & {"script", "link", "iframe", "object"}
     assert all(s.startswith(("data:image/png;base64,", "#")) for s in seen.sources)
-    assert "@import" not in page
-    assert "url(" not in page
+    assert "@import" not in page.html
+    assert "url(" not in page.html
 
 
-def test_every_picture_the_markdown_names_is_there(world: Path) -> None:
-    markdown, _ = _write(world)
-    named = re.findall(r"\]\(<(.+?)>\)", markdown)
+def test_every_picture_the_markdown_names_is_there(page: Page) -> None:
+    named = re.findall(r"\]\(<(.+?)>\)", page.markdown)
     assert "figures/darkness-1.png" in named
     assert "figures/pixel-fusion.png" in named
-    assert all((world / "out" / name).is_file() for name in named)
+    assert all((page.folder / name).is_file() for name in named)
 
 
-def test_a_recipe_without_a_result_has_a_row_with_its_command(world: Path) -> None:
-    markdown, page = _write(world)
-    waiting = [r for r in Reader(page).rows if "not trained yet: " in "".join(r)]
+def test_a_recipe_without_a_result_has_a_row_with_its_command(page: Page) -> None:
+    waiting = [r for r in page.rows if "not trained yet: " in "".join(r)]
     assert len(waiting) == 1
     assert waiting[0][0] == "zou2021-waiting zou2021-waiting"
     assert waiting[0][2].startswith("not trained yet: python -m export train ")
     assert waiting[0][2].endswith("recipes/waiting.toml")
-    assert str(world.parent) not in page + markdown
+    assert str(page.folder.parent) not in page.html + page.markdown
 
 
-def test_an_ablation_stands_beside_its_recipe(world: Path) -> None:
-    _, page = _write(world)
-    row = next(r for r in Reader(page).rows if r[:2] == ["naseem2024-early-1step", "1-step training"])
+def test_an_ablation_stands_beside_its_recipe(page: Page) -> None:
+    row = next(r for r in page.rows if r[:2] == ["naseem2024-early-1step", "1-step training"])
     assert row[3:8] == ["60.0 [58.0, 62.0]", "naseem2024-early", "70.0 [68.0, 72.0]", "−10.0", "yes"]
 
 
-def test_fusion_in_the_dark_is_held_against_the_better_single_lens(world: Path) -> None:
-    _, page = _write(world)
+def test_fusion_in_the_dark_is_held_against_the_better_single_lens(page: Page) -> None:
     # 66.0 against 66.4 in full light is its worst step; 44 against 41 in the dark is not.
-    assert "−0.4 points against the better single lens at its worst step (light × 1)" in page
+    assert "−0.4 points against the better single lens at its worst step (light × 1)" in page.html
 
 
-def test_the_best_fusion_figure_is_bold(world: Path) -> None:
-    _, page = _write(world)
-    assert '<td>WGAN</td><td class="number"><strong>6.900</strong></td>' in page
-    assert '<td class="number">6.500</td>' in page
+def test_the_best_fusion_figure_is_bold(page: Page) -> None:
+    assert '<td>WGAN</td><td class="number"><strong>6.900</strong></td>' in page.html
+    assert '<td class="number">6.500</td>' in page.html
 
 
-def test_claims_and_what_cannot_be_reproduced_are_told(world: Path) -> None:
-    markdown, page = _write(world)
-    for text in (markdown, page):
+def test_claims_and_what_cannot_be_reproduced_are_told(page: Page) -> None:
+    for text in (page.markdown, page.html):
         assert "97.76" in text
         assert "VIRI (566 pairs" in text
-    claims = page.split("Claims that cannot be true under an honest split</h2>")[1].split("<h2")[0]
+    claims = page.html.split("Claims that cannot be true under an honest split</h2>")[1].split("<h2")[0]
     assert "97.76" in claims
     assert "69.3" not in claims
+
+
+def test_a_recipe_measured_at_both_sizes_has_both_rows(world: Path) -> None:
+    small = system(variant="reduced", modes={"visible": mode(0.6)})
+    assert results.write(small, world / "results" / "systems").name == "zou2021-pyconv-reduced.json"
+    m = material.read(world / "results", world / "recipes", world)
+    assert [m.find("zou2021-pyconv", v) for v in ("full", "reduced")] == [system(), small]
+    assert [m.find("naseem2024-early", v) is None for v in ("full", "reduced")] == [False, False]
+
+
+def test_what_is_measured_small_only_is_told_how_to_go_on(world: Path) -> None:
+    (world / "results" / "systems" / "zou2021-pyconv.json").unlink()
+    results.write(system(variant="reduced"), world / "results" / "systems")
+    blocks = sections.provenance(material.read(world / "results", world / "recipes", world))
+    assert [line.text.endswith("recipes/done.toml") for line in blocks[-1].lines] == [True]
 
 
 def test_an_empty_checkout_still_makes_a_page(tmp_path: Path) -> None:
@@ -243,7 +273,7 @@ def test_a_result_survives_its_file(tmp_path: Path) -> None:
 
 def test_fusion_methods_must_share_their_metrics() -> None:
     with pytest.raises(ValueError, match="same metrics"):
-        PixelFusion(methods={"a": {"EN": 1.0}, "b": {"SD": 1.0}}, pairs=1, command="c")
+        PixelFusion(methods={"a": {"EN": 1.0}, "b": {"SD": 1.0}}, about=AboutFusion(pairs=1, command="c"))
 
 
 def test_the_cost_of_a_recipe_includes_what_it_begins_with(world: Path) -> None:
@@ -252,17 +282,17 @@ def test_the_cost_of_a_recipe_includes_what_it_begins_with(world: Path) -> None:
     lost = system("lost", training=plan | {"starts_from": ("gone",)})
     results.write(lost, world / "results" / "systems")
     m = material.read(world / "results", world / "recipes", world)
-    assert m.total_cpu("next") == pytest.approx(79.0)
-    assert m.total_cpu("lost") is None
+    by_key = {s.key: s for s in m.systems}
+    assert m.total_cpu(by_key["next"]) == pytest.approx(79.0)
+    assert m.total_cpu(by_key["lost"]) is None
 
 
 def test_published_figures_are_beside_the_recipes_they_name(tmp_path: Path) -> None:
     text = published.FILE.read_text()
     path = tmp_path / "published.toml"
-    path.write_text(text.replace('rows = [["PyConv-SE18", [69.3]]]', (
-        'rows = [["PyConv-SE18", [69.3]]]\nrecipes = { "PyConv-SE18" = ["zou2021-pyconv"] }')))  # fmt: skip
-    found = [f for f in published.beside("zou2021-pyconv", path) if f.value == 69.3]
-    assert [(f.dataset, f.status, f.where) for f in found] == [("FER2013", "same protocol", "Table 1")]
+    path.write_text(text.replace('["zou2021-pyconv"]', '["zou2021-pyconv", "mine"]'))
+    found = published.beside("mine", path)
+    assert [(f.value, f.dataset, f.status, f.where) for f in found] == [(69.3, "FER2013", "same protocol", "Table 1")]
     path.write_text(text.replace('reason = "fer-official"', 'reason = "none"'))
     published.read.cache_clear()
     with pytest.raises(InputError, match="unknown paper or reason 'none'"):
