@@ -39,9 +39,10 @@ table { border-collapse: collapse; font-size: .86rem; line-height: 1.4; width: 1
 caption, figcaption { text-align: left; color: var(--faint); font-size: .86rem; }
 caption { padding: .5rem .6rem; }
 th, td { padding: .4rem .6rem; text-align: left; vertical-align: top; border-top: 1px solid var(--line); }
-td { min-width: 4.5rem; } th { background: var(--band); white-space: nowrap; vertical-align: bottom; }
-td:first-child { min-width: 11rem; } td.text { min-width: 13rem; }
-.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+td { min-width: 4.5rem; } th { background: var(--band); vertical-align: bottom; }
+tr > :first-child { position: sticky; left: 0; min-width: 8.5rem; background: var(--back); }
+th:first-child { background: var(--band); } td.text { min-width: 13rem; }
+.number { text-align: right; font-variant-numeric: tabular-nums; } td.number { white-space: nowrap; }
 .gallery { display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start; margin: 1.2rem 0; }
 .gallery figure { flex: 1 1 20rem; max-width: 26rem; margin: 0; }
 figure { margin: 1.2rem 0; } figcaption { padding-top: .4rem; max-width: 46rem; }
@@ -92,7 +93,7 @@ def _inline(text: Text) -> str:
 
 def _span(span: Inline) -> str:
     if isinstance(span, Strong):
-        return f"<strong>{html.escape(span.text)}</strong>"
+        return f"<strong>{html.escape(span.text)}</strong>" if span.text else ""
     return f"<code>{html.escape(span.text)}</code>" if isinstance(span, Code) else html.escape(span)
 
 

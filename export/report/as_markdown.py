@@ -67,7 +67,8 @@ def _inline(text: Text) -> str:
 
 def _span(span: Inline) -> str:
     if isinstance(span, Strong):
-        return f"**{escape(span.text)}**"
+        # Blanks at the ends would keep the stars from closing.
+        return f"**{escape(span.text)}**" + " " * span.text.endswith(" ") if span.text.strip() else ""
     return _code(" ".join(span.text.split())) if isinstance(span, Code) else _keep_ends(span)
 
 

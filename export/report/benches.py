@@ -52,7 +52,11 @@ def light(m: Material) -> list[Block]:
     for k, dataset in enumerate(dict.fromkeys(s.dataset for s in measured)):
         mine = sorted((s for s in measured if s.dataset == dataset), key=lambda s: _ORDER.index(s.family))
         path = figures.darkness(mine, m.pictures / f"darkness-{k + 1}.png")
-        blocks += [Heading(3, dataset), Image(path, f"Accuracy over the light on the visible lens, {dataset}")]
+        alt = f"Accuracy over the light on the visible lens, {dataset}"
+        blocks += [
+            Heading(3, dataset),
+            Image(path, alt, "Bold: the best of each family over all steps; thin: the others."),
+        ]
         blocks.append(_light_table(mine))
         blocks += [Items(tuple(said))] if (said := _fusion_in_the_dark(mine)) else []
         simulated = dict.fromkeys(s.simulated for s in mine if s.simulated)

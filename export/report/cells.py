@@ -49,9 +49,13 @@ def published(figures: list[Published]) -> str:
 
 
 def standing(figures: list[Published]) -> str:
-    """Status and reason, each pair said once."""
-    said = dict.fromkeys(f"{f.status}: {f.reason}" for f in figures)
-    return "; ".join(said) or NONE
+    """The status of each figure, said once."""
+    return "; ".join(dict.fromkeys(f.status for f in figures)) or NONE
+
+
+def reasons(figures: list[Published]) -> tuple[str, ...]:
+    """Why, each said once."""
+    return tuple(dict.fromkeys(f"{f.status}: {f.reason}." for f in figures))
 
 
 def macro(mode: Mode) -> tuple[str, str, str]:

@@ -105,18 +105,19 @@ def reliability(bins: Reliability, ece: float, path: Path) -> Path:
 
 
 def darkness(systems: Sequence[System], path: Path) -> Path:
-    """Accuracy over the light on the visible lens, bright to dark; colour and marker tell the family."""
+    """Accuracy over the light on the visible lens, bright to dark; colour and marker tell the family.
+
+    The best of each family (mean over its steps) has a name and a bold line, the others a thin one.
+    """
     figure = _figure(7.6, 4.4)
     axes = figure.subplots()
-    seen: dict[str, int] = {}
-    for s in systems:
-        style = ("-", "--", ":", "-.")[seen.get(s.family, 0) % 4]
-        seen[s.family] = seen.get(s.family, 0) + 1
+    named: set[str] = set()
+    for s in sorted(systems, key=_in_all_light, reverse=True):
         light = sorted(s.darkness, key=lambda d: -d.gain)
-        axes.plot(
-            [d.gain for d in light], [100 * d.accuracy for d in light], style, lw=1.8, ms=5,
-            color=COLOURS[s.family], marker=MARKERS[s.family], label=f"{s.family}: {s.key}",
-        )  # fmt: skip
+        at, best = ([d.gain for d in light], [100 * d.accuracy for d in light]), s.family not in named
+        look: dict[str, Any] = {"lw": 2.0, "ms": 6, "marker": MARKERS[s.family], "label": f"{s.family}: {s.key}"}
+        axes.plot(*at, color=COLOURS[s.family], **(look if best else {"lw": 0.9, "alpha": 0.45}))
+        named.add(s.family)
     _plain(axes, "Accuracy, %", x="light on the visible lens, times the picture as taken")
     gains = sorted({d.gain for s in systems for d in s.darkness}, reverse=True)
     axes.set_xscale("log")
@@ -126,6 +127,10 @@ def darkness(systems: Sequence[System], path: Path) -> Path:
     axes.grid(color=GRID, lw=0.6)
     axes.legend(fontsize=7.5, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return _save(figure, path)
+
+
+def _in_all_light(s: System) -> float:
+    return float(np.mean([d.accuracy for d in s.darkness]))
 
 
 def fusion_bars(fusion: PixelFusion, path: Path) -> Path:

@@ -49,6 +49,10 @@ class Material:
     def of(self, paper: str) -> list[System]:
         return [s for s in self.systems if s.paper == paper]
 
+    def short(self, paper: str) -> str:
+        """Authors and year."""
+        return self.papers[paper].short if paper in self.papers else paper
+
     def pick(self, keep: Callable[[System], bool]) -> list[System]:
         return [s for s in self.systems if keep(s)]
 

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from export.report import cells, figures
 from export.report.document import Block, Code, Gallery, Heading, Image, Items, Paragraph, Strong, Table, Text
 from export.report.material import OURS, Material, Pending
 from export.report.results import System
 
 _COLUMNS = (
-    "System", "Data", "Accuracy % [95 %]", "Macro precision", "Macro recall", "Macro F1", "Parameters", "MACs",
-    "Latency ms, median / p95", "CPU min", "Published", "How it stands to ours",
+    "System", "Data", "Accuracy % [95 %]", "Published", "How that stands to ours", "Macro precision %",
+    "Macro recall %", "Macro F1 %", "Parameters", "MACs", "Latency ms, median / p95", "CPU min",
 )  # fmt: skip
-_NUMERIC = frozenset(range(2, 10))
+_NUMERIC = frozenset({2, *range(5, 12)})
 
 
 def overview(m: Material) -> list[Block]:
     """All systems in one table, best first within a data set."""
-    ordered = sorted(m.systems, key=lambda s: (s.dataset, -s.headline.accuracy.value))
+    each = Counter(s.dataset for s in m.systems)
+    ordered = sorted(m.systems, key=lambda s: (-each[s.dataset], s.dataset, -s.headline.accuracy.value))
     rows: list[tuple[Text, ...]] = [
         (
-            cells.name(s), s.paper, s.dataset, cells.estimate(s.headline.accuracy), cells.large(s.parameters),
+            cells.name(s), m.short(s.paper), s.dataset, cells.estimate(s.headline.accuracy), cells.large(s.parameters),
             cells.minutes(s.training.cpu_minutes), cells.minutes(m.total_cpu(s)),
             "yes" if s.simulated else "no",
         )
@@ -61,8 +64,12 @@ def _systems(m: Material, paper: str) -> list[Block]:
     if not rows:
         return [Paragraph("No recipe of this paper yet.")]
     blocks: list[Block] = [Table(_COLUMNS, tuple(rows), _NUMERIC)]
+    beside = [f for s in mine for f in m.beside(s.recipe, s.published)] + [
+        f for p in waiting for f in m.beside(p.recipe)
+    ]
+    blocks += [Items(cells.reasons(beside))] if beside else []
     if mine:
-        blocks += [_modes(mine), Items(tuple(_protocol(s) for s in mine))]
+        blocks += [_modes(mine), _protocols(mine)]
     for s in mine:
         blocks += [Heading(3, f"Figures of {s.key}"), Gallery(pictures(m, s))]
     return blocks
@@ -71,9 +78,9 @@ def _systems(m: Material, paper: str) -> list[Block]:
 def _row(m: Material, s: System) -> tuple[Text, ...]:
     head, printed = s.headline, m.beside(s.recipe, s.published)
     return (
-        cells.name(s), s.dataset, cells.estimate(head.accuracy), *cells.macro(head), cells.large(s.parameters),
-        cells.large(s.macs), cells.latency(s.latency_ms), cells.minutes(s.training.cpu_minutes),
-        cells.published(printed), cells.standing(printed),
+        cells.name(s), s.dataset, cells.estimate(head.accuracy), cells.published(printed), cells.standing(printed),
+        *cells.macro(head), cells.large(s.parameters), cells.large(s.macs), cells.latency(s.latency_ms),
+        cells.minutes(s.training.cpu_minutes),
     )  # fmt: skip
 
 
@@ -81,7 +88,7 @@ def _waiting(m: Material, p: Pending) -> tuple[Text, ...]:
     printed = m.beside(p.recipe)
     gap = (cells.NONE,) * (len(_COLUMNS) - 5)
     first: Text = (f"{p.title} ", Code(p.recipe))
-    return (first, cells.NONE, p.remark, *gap, cells.published(printed), cells.standing(printed))
+    return (first, cells.NONE, p.remark, cells.published(printed), cells.standing(printed), *gap)
 
 
 def _modes(systems: list[System]) -> Table:
@@ -101,16 +108,31 @@ def _modes(systems: list[System]) -> Table:
     return Table(columns, tuple(rows), frozenset(range(2, 9)), "Each state of the camera.")
 
 
-def _protocol(s: System) -> Text:
+def _protocols(systems: list[System]) -> Items:
+    """What was measured how, each protocol and each simulation said once, then what is each recipe's own."""
+    shared: dict[tuple[str, str], list[System]] = {}
+    for s in systems:
+        shared.setdefault(("", f"{s.dataset}: {s.protocol}."), []).append(s)
+        if s.simulated:
+            shared.setdefault(("Simulated: ", f"{s.simulated}."), []).append(s)
+    lines: list[Text] = [(Strong(mark), said, *_whose(of, systems)) for (mark, said), of in shared.items()]
+    return Items((*lines, *map(_own, systems)))
+
+
+def _whose(of: list[System], systems: list[System]) -> tuple[str, ...]:
+    return () if len(of) == len(systems) else (f" ({', '.join(s.key for s in of)})",)
+
+
+def _own(s: System) -> Text:
     t = s.training
-    said = f" {s.fusion}. {s.dataset}: {s.protocol}. Trained {t.epochs} epochs, {t.images_seen:,} images, {t.width}, "
-    said += f"{t.precision}" + (f", budget {t.budget_minutes:g} CPU minutes" if t.budget_minutes else "") + "."
+    said = f" {s.fusion}. {t.epochs} epochs, {t.images_seen:,} images, {t.width}, {t.precision}"
+    said += (f", budget {t.budget_minutes:g} CPU minutes" if t.budget_minutes else "") + "."
     said += f" Begins with {', '.join(t.starts_from)}." if t.starts_from else ""
     if s.seeds:
         each = ", ".join(f"{seed}: {cells.percent(a)}" for seed, a in s.seeds.items())
         said += f" Mean of {len(s.seeds)} seeds {cells.percent(sum(s.seeds.values()) / len(s.seeds))} ({each})."
     said += f" Further: {', '.join(f'{k} {v:.4g}' for k, v in s.extra.items())}." if s.extra else ""
-    return (Code(s.key), said, *((Strong(" Simulated: "), f"{s.simulated}.") if s.simulated else ()))
+    return (Code(s.key), said)
 
 
 def pictures(m: Material, s: System) -> tuple[Image, ...]:
