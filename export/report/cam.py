@@ -6,6 +6,7 @@ where pooling and one linear layer follow the last convolution, and also holds w
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from export.models.network import Network
 
 __all__ = ["Network", "Place", "examples", "grad_cam", "montage", "overlay", "places"]
 Map = npt.NDArray[np.float32]
+Outputs = dict[tuple[int, int], Tensor]
 LENSES = ("visible", "infrared")
 
 
@@ -38,12 +40,17 @@ class Place:
 
 
 @contextmanager
-def _watched(modules: list[nn.Module], keep: dict[tuple[int, int], Tensor]) -> Iterator[None]:
-    """Outputs by (place in ``modules``, call); the network goes on with a copy, in case it works in place."""
+def _watched(modules: list[nn.Module], keep: Outputs) -> Iterator[None]:
+    """Maps [N, C, H, W] by (place in ``modules``, call); the network goes on with a copy, in case it works in place."""
 
     def hook(index: int) -> Any:
-        def store(_: nn.Module, __: Any, output: Tensor) -> Tensor:
-            keep[index, sum(k == index for k, _ in keep)] = output
+        calls = itertools.count()
+
+        def store(_: nn.Module, __: Any, output: Any) -> Any:
+            call = next(calls)
+            if not isinstance(output, Tensor) or output.ndim != 4 or min(output.shape[2:]) < 2:
+                return None
+            keep[index, call] = output
             return output.clone()
 
         return store
@@ -60,44 +67,47 @@ def places(network: Network, size: int) -> dict[str, Place]:
     """lens -> where to look, for the lenses the network uses.
 
     A network that knows says so itself, ``cam_layers() -> {lens: module}``. Else (or when it names none) it is the
-    last convolution that runs whose output changes with this lens and not with the other, and failing that (one
-    branch for a fused picture) the last that changes with it at all. Raises UsageError when none sees a lens.
+    last map on the way to the logits that changes with this lens and not with the other, and failing that (one branch
+    for a fused picture) the last that changes with it at all. Raises UsageError when no map sees a lens.
     """
     named = getattr(network, "cam_layers", None)
     if named is not None and (layers := named()):
         return {lens: Place(module, 0) for lens, module in layers.items()}
-    modules = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
+    modules = [m for m in network.modules() if m is not network]
     seen = _dependence(network, modules, size)
     found = {}
     for lens in network.uses:
         if lens in LENSES:
-            own = [(key, both) for key, by in seen.items() if lens in by for both in [len(by) > 1]]
-            if not own:
-                raise UsageError(f"{type(network).__name__}: no convolution sees the {lens} lens; give it cam_layers()")
-            (index, call), shared = next((o for o in reversed(own) if not o[1]), own[-1])
-            found[lens] = Place(modules[index], call, shared)
+            mine = [key for key, by in seen.items() if lens in by]
+            if not mine:
+                raise UsageError(f"{type(network).__name__}: no map sees the {lens} lens; give it cam_layers()")
+            index, call = next((key for key in reversed(mine) if seen[key] == {lens}), mine[-1])
+            found[lens] = Place(modules[index], call, shared=len(seen[index, call]) > 1)
     return found
 
 
 def _dependence(network: Network, modules: list[nn.Module], size: int) -> dict[tuple[int, int], set[str]]:
-    """Which lenses move each convolution's output (maps larger than one pixel), in the order they run."""
+    """Which lenses move each map on the way to the logits, in the order they are made."""
     generator = torch.Generator().manual_seed(0)
     noise = torch.randint(0, 256, (4, 1, 1, size, size), generator=generator).float()
-    base = _outputs(network, modules, noise[0], noise[1])
-    other = {"visible": _outputs(network, modules, noise[2], noise[1]),
-             "infrared": _outputs(network, modules, noise[0], noise[3])}  # fmt: skip
+    base, logits = _maps(network, modules, noise[0], noise[1])
+    other = {"visible": _maps(network, modules, noise[2], noise[1])[0],
+             "infrared": _maps(network, modules, noise[0], noise[3])[0]}  # fmt: skip
+    keys = [key for key, output in base.items() if output.requires_grad]
+    grads = torch.autograd.grad(logits.sum(), [base[k] for k in keys], allow_unused=True) if keys else ()
     return {
-        key: {lens for lens, moved in other.items() if not torch.equal(moved[key], before)}
-        for key, before in base.items()
-        if before.ndim == 4 and min(before.shape[2:]) > 1
+        key: {lens for lens, moved in other.items() if not torch.equal(moved[key], base[key])}
+        for key, gradient in zip(keys, grads, strict=True)
+        if gradient is not None
     }
 
 
-def _outputs(network: Network, modules: list[nn.Module], v: Tensor, i: Tensor) -> dict[tuple[int, int], Tensor]:
-    keep: dict[tuple[int, int], Tensor] = {}
-    with torch.no_grad(), _watched(modules, keep):
-        network.eval()(v, i, torch.ones(1, 2))
-    return keep
+def _maps(network: Network, modules: list[nn.Module], v: Tensor, i: Tensor) -> tuple[Outputs, Tensor]:
+    """Crops float [1, 1, S, S] -> the maps and the logits. The crops ask for gradients, for frozen branches' sake."""
+    keep: Outputs = {}
+    with torch.enable_grad(), _watched(modules, keep):
+        logits = network.eval()(v.requires_grad_(), i.requires_grad_(), torch.ones(1, 2))
+    return keep, logits
 
 
 def grad_cam(network: Network, at: dict[str, Place], visible: U8, infrared: U8, target: int) -> dict[str, Map]:
@@ -106,13 +116,10 @@ def grad_cam(network: Network, at: dict[str, Place], visible: U8, infrared: U8, 
     Weights are the mean gradients of the class's logit (eq. 1); the map is the positive part of the weighted sum
     (eq. 2), enlarged to the crop, its maximum 1 (all 0 where nothing speaks for the class).
     """
-    modules, keep = list(dict.fromkeys(p.module for p in at.values())), dict[tuple[int, int], Tensor]()
-    with torch.enable_grad(), _watched(modules, keep):
-        # The crops ask for gradients, so that a branch without trainable weights has them too.
-        v, i = _tensor(visible).requires_grad_(), _tensor(infrared).requires_grad_()
-        logits = network.eval()(v, i, torch.ones(1, 2))
-        maps = {lens: keep[modules.index(p.module), p.call] for lens, p in at.items()}
-        grads = torch.autograd.grad(logits[0, target], list(maps.values()), allow_unused=True)
+    modules = list(dict.fromkeys(p.module for p in at.values()))
+    keep, logits = _maps(network, modules, _tensor(visible), _tensor(infrared))
+    maps = {lens: keep[modules.index(p.module), p.call] for lens, p in at.items()}
+    grads = torch.autograd.grad(logits[0, target], list(maps.values()), allow_unused=True)
     size = visible.shape[0]
     return {lens: _weigh(a, g, size) for (lens, a), g in zip(maps.items(), grads, strict=True)}
 
@@ -122,8 +129,8 @@ def _weigh(activation: Tensor, gradient: Tensor | None, size: int) -> Map:
         return np.zeros((size, size), np.float32)
     weights = gradient.mean(dim=(2, 3), keepdim=True)
     small = torch.relu((weights * activation).sum(dim=1))[0].detach().float().numpy()
-    top = float(small.max())
-    return np.asarray(cv2.resize(small / top if top > 0 else small, (size, size)), np.float32)
+    full = cv2.resize(small, (size, size))
+    return np.asarray(full / max(float(full.max()), 1e-12), np.float32)
 
 
 def overlay(face: U8, heat: Map, weight: float = 0.45) -> U8:
@@ -169,13 +176,13 @@ def _answer(network: Network, v: U8, i: U8) -> int:
 def montage(network: Network, faces: Faces, path: Path, seed: int = 0) -> Path:
     """A PNG: one row per class, for each lens the face and the face under its map. Holds real faces: never commit it.
 
-    Raises UsageError when no class has a correctly classified face or no convolution sees a lens.
+    Raises UsageError when no class has a correctly classified face or no map sees a lens.
     """
     from export.report import figures
 
     found = examples(network, faces, seed)
     if not found:
-        raise UsageError(f"{path}: no face of the test rows is classified correctly, so there is nothing to draw")
+        raise UsageError("no face of the test rows is classified correctly, so there is nothing to draw")
     at = places(network, faces.images.shape[1])
     titles = [t for lens in at for t in (lens, f"{lens}, map")]
     rows = {faces.classes[k]: _row(network, at, *found[k], target=k) for k in sorted(found)}

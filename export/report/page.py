@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from export.data.faces import Faces
+from export.errors import UsageError
 from export.report import as_html, as_markdown, benches, literature, material, sections
-from export.report.document import Block, Code, Document, Heading, Image, Paragraph
+from export.report.document import Block, Code, Document, Heading, Image, Paragraph, Strong
 from export.report.material import Material
 from export.report.results import System
 
@@ -69,13 +70,22 @@ def activation_maps(m: Material, faces: Faces | None, networks: Networks | None,
         network = networks(s) if s.labels == faces.classes else None
         if isinstance(network, cam.Network):
             say(f"activation maps: {s.key}")
-            path = cam.montage(network, faces, m.pictures / f"{s.key}-cam.png", seed=s.seed)
-            alt = f"Where {s.key} looks, one correctly classified face per class"
-            blocks += [Heading(3, f"Where {s.key} looks"), Image(path, alt, s.simulated)]
+            blocks += [Heading(3, f"Where {s.key} looks"), _looks(m, s, cam.montage, network, faces)]
     return blocks
 
 
+def _looks(m: Material, s: System, draw: Callable[..., Path], network: object, faces: Faces) -> Block:
+    """The montage, or why there is none: one system without a map does not cost the others their page."""
+    try:
+        path = draw(network, faces, m.pictures / f"{s.key}-cam.png", seed=s.seed)
+    except UsageError as e:
+        return Paragraph(f"Not drawn: {e}.")
+    note = (Strong("Simulated: "), f"{s.simulated}.") if s.simulated else ""
+    return Image(path, f"Where {s.key} looks, one correctly classified face per class", note)
+
+
 _MAPS = (
-    "Gradient-weighted maps (Selvaraju et al. 2017) at the last convolution of each lens's branch, for one correctly "
-    "classified test face per class. Red: speaks for the class. Faces are the data publisher's: do not pass them on."
+    "Gradient-weighted maps (Selvaraju et al. 2017) at the last map of each lens's branch, as coarse as that is, for "
+    "one correctly classified test face per class. Red: speaks for the class. The faces are the data publisher's: do "
+    "not pass them on."
 )

@@ -9,12 +9,13 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the export extra")
 pytest.importorskip("cv2", reason="needs the cpu extra")
+from report_samples import mode, system  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from export.data.faces import Faces  # noqa: E402
 from export.errors import UsageError  # noqa: E402
 from export.models.network import Network  # noqa: E402
-from export.report import cam  # noqa: E402
+from export.report import cam, results, write_report  # noqa: E402
 
 pytestmark = pytest.mark.torch
 SIZE = 16
@@ -35,6 +36,7 @@ class Halves(Network):
         # In-place activations must not disturb what was stored.
         v = torch.relu_(self.left(torch.relu_(self.first(visible.float()))))
         i = torch.relu_(self.right(self.first(infrared.float())))
+        self.unused(v)  # a later map of the visible lens, but not on the way to the logits
         half = SIZE // 2
         return torch.stack((v[..., :half].mean(dim=(1, 2, 3)), i[..., half:].mean(dim=(1, 2, 3))), dim=1)
 
@@ -50,6 +52,14 @@ class Fused(Network):
         return self.conv((visible.float() + infrared.float()) / 2).mean(dim=(2, 3))
 
 
+class Flat(Network):
+    """Says class 0 unless the visible lens is black; no map anywhere."""
+
+    def forward(self, visible: Tensor, infrared: Tensor, present: Tensor) -> Tensor:
+        mean = visible.float().mean(dim=(2, 3))
+        return torch.cat((mean, mean - 1), dim=1)
+
+
 class Told(Halves):
     def cam_layers(self) -> dict[str, nn.Module]:
         return {"visible": self.first}
@@ -61,7 +71,7 @@ def _bright(columns: slice) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     return face
 
 
-def test_each_lens_is_looked_at_behind_its_own_last_convolution() -> None:
+def test_each_lens_is_looked_at_behind_its_own_last_map() -> None:
     network = Halves()
     found = cam.places(network, SIZE)
     assert found == {"visible": cam.Place(network.left, 0), "infrared": cam.Place(network.right, 0)}
@@ -91,10 +101,6 @@ def test_a_network_may_say_itself_where_to_look() -> None:
 
 
 def test_a_network_without_convolutions_is_told_what_to_do() -> None:
-    class Flat(Network):
-        def forward(self, visible: Tensor, infrared: Tensor, present: Tensor) -> Tensor:
-            return visible.float().mean(dim=(2, 3)).repeat(1, 2)
-
     with pytest.raises(UsageError, match="cam_layers"):
         cam.places(Flat(), SIZE)
 
@@ -133,3 +139,25 @@ def test_the_overlay_is_red_where_the_map_is_one() -> None:
     assert seen.shape == (SIZE, SIZE, 3)
     assert seen[0, 12, 0] > seen[0, 12, 2]
     assert seen[0, 2, 2] > seen[0, 2, 0]
+
+
+def test_the_page_shows_the_maps_and_says_where_there_is_none(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="the report's figures")
+    mode_of_two = {**mode(), "confusion": ((150, 0), (0, 150))}
+    for recipe in ("sees", "blind", "untrained"):
+        one = system(recipe, labels=("left", "right"), modes={"both": mode_of_two}, simulated="the infrared lens")
+        results.write(one, tmp_path / "results" / "systems")
+    results.write(system("other-classes"), tmp_path / "results" / "systems")
+    asked: list[str] = []
+
+    def networks(found: results.System) -> Network | None:
+        asked.append(found.key)
+        return {"sees": Halves(), "blind": Flat()}.get(found.recipe)
+
+    out = tmp_path / "out"
+    page = write_report(tmp_path / "results", tmp_path, out, lambda line: None, _faces(), networks).read_text()
+    assert asked == ["blind", "sees", "untrained"]
+    assert [p.name for p in (out / "figures").glob("*-cam.png")] == ["sees-cam.png"]
+    assert "Where sees looks</h3>" in page
+    assert "Not drawn: Flat: no map sees the visible lens" in page
+    assert "untrained looks" not in page
