@@ -42,8 +42,10 @@ def parser() -> Parser:
         sub.add_argument("recipe", type=Path, help="TOML file, such as export/recipes/default.toml")
         sub.add_argument("--out", type=Path, help="working folder (default runs/NAME of the recipe)")
         sub.add_argument("--threads", type=_count, default=os.cpu_count() or 1, help="processor threads (default: all)")
+    added["train"].add_argument("--reduced", action="store_true", help="reduced width, one schedule for all systems")
+    added["train"].add_argument("--cpu-minutes", type=float, help="fit the epochs to this much processor time")
     for name in ("quantize", "evaluate", "bundle"):
-        added[name].add_argument("--checkpoint", type=Path, help="trained weights (default joined.pt in --out)")
+        added[name].add_argument("--checkpoint", type=Path, help="trained weights (default network.pt in --out)")
     default = Path("edgefer/bundles/default")
     added["bundle"].add_argument("--to", type=Path, default=default, help="bundle folder to write")
     added["evaluate"].add_argument("--bundle", type=Path, default=default, help="bundle folder to measure")
@@ -88,8 +90,9 @@ def _failed(line: str, code: int) -> int:
 def _run(args: argparse.Namespace, say: Progress) -> None:
     from export import recipe
 
-    args.plan = recipe.read(args.recipe)
-    args.out = args.out or Path("runs") / args.plan.name
+    reduced = getattr(args, "reduced", False)
+    args.plan = recipe.read(args.recipe, reduced)
+    args.out = args.out or Path("runs") / ("reduced" if reduced else "") / args.plan.name
     _limit_threads(args.threads)
     {"train": _train, "quantize": _quantize, "bundle": _bundle, "evaluate": _evaluate, "template": _template}[
         args.command
@@ -107,11 +110,12 @@ def _limit_threads(threads: int) -> None:
 def _train(args: argparse.Namespace, say: Progress) -> None:
     from export import train
 
-    say(f"trained: {train.train(args.plan, args.out, say)}")
+    job = train.Job(args.recipe, args.out, args.reduced, args.cpu_minutes)
+    say(f"trained: {train.train(job, say)}")
 
 
 def _weights(args: argparse.Namespace) -> Path:
-    return args.checkpoint or args.out / "joined.pt"
+    return args.checkpoint or args.out / "network.pt"
 
 
 def _quantize(args: argparse.Namespace, say: Progress) -> None:

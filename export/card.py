@@ -55,13 +55,12 @@ def model_card(recipe: Recipe, calibration: dict[str, Any], report: dict[str, An
     head = f"""# {recipe.name}@{recipe.version}
 
 Driver's facial expression ({", ".join(report["labels"])}) from an aligned visible and infrared crop of
-{recipe.crop}x{recipe.crop} pixels; either lens may be missing. Network `{recipe.model.name}`, stage widths
-{", ".join(map(str, recipe.model.widths))}; attention gate and fusion by concatenation after Naseem et al. 2025.
+{recipe.crop}x{recipe.crop} pixels. Network `{recipe.model.name}`
+({", ".join(f"{k} {v}" for k, v in recipe.model.options.items())}), fusion: {report["fusion"]}.
 """
     protocol = f"""## Protocol
 
-Trained by `python -m export train` ({recipe.training.single.epochs} epochs of one branch,
-{recipe.training.joined.epochs} of both, the second step with modality dropout); averaged weights. Quantised to
+Trained by `python -m export train` ({_steps(recipe)}); averaged weights. Quantised to
 {report["precision"]}, calibration `{chosen["method"]}` on {report["calibration"]}, chosen on
 {report["compared_on"]}. Temperature {calibration["temperature"]} and the least confidence
 {calibration["min_conf"]} (the surest 80 % of the views reach it) come from PublicTest, both lenses and each alone in
@@ -69,6 +68,10 @@ equal shares. Nothing was selected on PrivateTest, on which the figures rest.
 """
     return "\n".join([head, _DATA.format(data=report["training_data_sha256"], simulated=SIMULATED), protocol,
                       _figures(results), _LIMITS])  # fmt: skip
+
+
+def _steps(recipe: Recipe) -> str:
+    return ", then ".join(f"{s.epochs} epochs of step {s.name}" for s in recipe.training.steps)
 
 
 def _figures(results: dict[str, Any]) -> str:

@@ -1,31 +1,64 @@
-"""Reads what :mod:`export.train` writes: the averaged weights and where they come from."""
+"""What a training leaves behind: the averaged weights and where they come from."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from export import models
+from export.data.faces import Faces
 from export.errors import InputError
+from export.models.network import Network
 from export.recipe import Model, Recipe
-
-PREFIX = "module."
-"""what torch's AveragedModel puts before every key; beside them it keeps ``n_averaged``"""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """model: the fused network in eval mode, float32, on the processor; data: sha256 of the training images."""
+    """model: the network in eval mode, float32, on the processor; data: sha256 of the training images;
+    spent: cpu and wall seconds, rows seen, epochs, budget in minutes or None."""
 
-    model: nn.Module
+    model: Network
     epoch: int
     labels: tuple[str, ...]
     data: str
+    spent: dict[str, Any]
+
+
+def write(path: Path, state: dict[str, Any]) -> None:
+    """Whole or not at all: a temporary name, then rename."""
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    os.replace(part, path)
+
+
+def finished(network: Network, recipe: Recipe, faces: Faces, spent: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "network": network.state_dict(), "recipe": recipe.model_dump(mode="json"), "epoch": int(spent["epochs"]),
+        "labels": list(faces.classes), "data": faces.fingerprint, "spent": spent,
+    }  # fmt: skip
+
+
+def start(network: Network, part: str, path: Path) -> int:
+    """Give a part of ``network`` (all of it: "") the weights of a finished one, where names and shapes fit.
+
+    The finished network may have the part at its top (a backbone), under ``modal`` (a single modality) or under the same
+    name. Returns the number of tensors taken; raises InputError when none fits.
+    """
+    given = _read(path)["network"]
+    module = network.get_submodule(part) if part else network
+    own = module.state_dict()
+    for prefix in ("", "modal.", f"{part.rpartition('.')[2]}."):
+        cut = {k.removeprefix(prefix): v for k, v in given.items() if k.startswith(prefix)}
+        fitting = {k: v for k, v in cut.items() if k in own and v.shape == own[k].shape}
+        if any(v.ndim > 1 for v in fitting.values()):
+            module.load_state_dict(fitting, strict=False)
+            return len(fitting)
+    raise InputError(f"{path}: nothing in it fits '{part}'; check [start] of the recipe")
 
 
 def read_state(path: Path, where: torch.device | str = "cpu") -> dict[str, Any]:
@@ -36,22 +69,27 @@ def read_state(path: Path, where: torch.device | str = "cpu") -> dict[str, Any]:
     return state
 
 
-def load(path: Path, recipe: Recipe) -> Trained:
-    """Raises InputError when the file is missing, broken, or belongs to another network than the recipe's."""
+def _read(path: Path) -> dict[str, Any]:
     try:
         state = read_state(path)
-        labels, made = tuple(state["labels"]), Model.model_validate(state["recipe"]["model"])
-        weights = {k.removeprefix(PREFIX): v for k, v in state["average"].items() if k.startswith(PREFIX)}
-        epoch, data = int(state["epoch"]), str(state["data"])
+        if not {"network", "recipe", "labels", "data", "spent"} <= set(state):
+            raise ValueError
     except FileNotFoundError:
         raise InputError(f"{path}: no checkpoint; run `python -m export train` first") from None
     except Exception as e:
         raise InputError(f"{path}: not a checkpoint of this stage ({type(e).__name__}); train again") from None
-    if made != recipe.model:
+    return state
+
+
+def load(path: Path, recipe: Recipe) -> Trained:
+    """Raises InputError when the file is missing, broken, or belongs to another network than the recipe's."""
+    state = _read(path)
+    if Model.model_validate(state["recipe"]["model"]) != recipe.model:
         raise InputError(f"{path}: made with another [model] than recipe {recipe.name}; train again or fix the recipe")
-    _, dual = models.build(recipe.model, len(labels))
+    labels = tuple(state["labels"])
+    network = models.build(recipe.model, len(labels))
     try:
-        dual.load_state_dict(weights)
+        network.load_state_dict(state["network"])
     except RuntimeError as e:
         raise InputError(f"{path}: weights do not fit the network ({str(e).splitlines()[0]}); train again") from None
-    return Trained(dual.eval(), epoch, labels, data)
+    return Trained(network.eval(), int(state["epoch"]), labels, str(state["data"]), state["spent"])

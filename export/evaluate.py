@@ -19,7 +19,7 @@ from edgefer.infer import Network, open_network
 from edgefer.types import F32, U8, AlignedPair
 from export import lenses, metrics, onnx_graph
 from export.data import augment
-from export.data.fer2013 import Faces, Labels
+from export.data.faces import Faces, Labels
 from export.lenses import Inputs
 
 GAINS = (0.5, 0.25, 0.1, 0.05, 0.02, 0.01)

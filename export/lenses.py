@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from edgefer.types import F32, U8
 from export.data import augment
-from export.data.fer2013 import Faces, Labels
+from export.data.faces import Faces, Labels
 
 Inputs = tuple[U8, U8, F32]
 """visible uint8 [N, S, S, 1], infrared uint8 [N, S, S, 1], present float32 [N, 2]"""
@@ -51,4 +51,4 @@ def mixed(faces: Faces, seed: int) -> tuple[Inputs, Labels]:
 def head(faces: Faces, count: int, seed: int) -> Faces:
     """``count`` random faces (all when there are fewer)."""
     chosen = np.sort(np.random.default_rng(seed).permutation(len(faces))[:count])
-    return Faces(faces.images[chosen], faces.labels[chosen], faces.fingerprint)
+    return faces.take(chosen)

@@ -38,7 +38,8 @@ def folded(model: nn.Module) -> nn.Module:
         for name in names:
             following = name.replace("conv", "bn") if name.startswith("conv") else _next(names, name, module)
             norm = module._modules.get(following)
-            if isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
+            foldable = isinstance(module._modules[name], nn.Conv2d | nn.Linear)
+            if foldable and isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
                 _fold(module, name, following, norm)
     return model
 

@@ -17,7 +17,7 @@ from edgefer.config import Infer
 from edgefer.infer import open_network
 from edgefer.locate.yunet import MODEL_FILE, MODEL_SHA256
 from export import card, golden, lenses, metrics, onnx_graph
-from export.data.fer2013 import Faces
+from export.data.faces import Faces
 from export.errors import InputError, UsageError
 from export.evaluate import COVERAGE, flat_metrics
 from export.quantize import INT8, PRECISION, REPORT
@@ -25,7 +25,6 @@ from export.recipe import Recipe
 
 TOLERANCE = 0.03
 """largest difference of a probability that another processor's rounding may make"""
-FUSION = "early: attention-gated features of both lenses, concatenated with the present mask"
 Evaluate = Callable[[Bundle], dict[str, Any]]
 
 
@@ -142,8 +141,8 @@ def _manifest(
         "version": recipe.version,
         "labels": report["labels"],
         "crop": {"size": recipe.crop, "visible_channels": 1, "template": recipe.template},
-        "lenses_needed": [],
-        "fusion": FUSION,
+        "lenses_needed": report["lenses_needed"],
+        "fusion": report["fusion"],
         "temperature": c.temperature,
         "thresholds": {"min_conf": c.min_conf},
         "graphs": [{"file": INT8, "runtime": "onnxruntime", "precision": PRECISION}],

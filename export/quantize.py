@@ -27,9 +27,10 @@ from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, Q
 
 from edgefer.types import F32
 from export import checkpoint, lenses, metrics, onnx_graph
-from export.data.augment import Augment, PairDataset
-from export.data.fer2013 import Faces, Labels
+from export.data.augment import PairDataset
+from export.data.faces import Faces, Labels
 from export.lenses import Inputs
+from export.models.network import BOTH
 from export.recipe import Recipe
 
 PRECISION = "int8 U8S8, reduced range"
@@ -90,7 +91,7 @@ class Pairs(CalibrationDataReader):
 def calibration_inputs(faces: Faces, recipe: Recipe) -> Inputs:
     """``quantisation.calibration_images`` random training pairs, drawn as in training but from another stream."""
     part = lenses.head(faces, recipe.quantisation.calibration_images, recipe.seed)
-    data = PairDataset(part, Augment(size=recipe.crop), recipe.seed + 5000, 0)
+    data = PairDataset(part, recipe.crop, BOTH, recipe.augment, recipe.seed + 5000, 0)
     v, i, present, _ = zip(*(data[k] for k in range(len(data))), strict=True)
     visible, infrared = (np.stack([x.numpy()[0] for x in views])[..., None] for views in (v, i))
     return visible, infrared, np.stack([p.numpy() for p in present])
@@ -153,6 +154,7 @@ def quantize(recipe: Recipe, weights: Path, out: Path, train: Faces, public: Fac
         "chosen": asdict(best), "candidates": [asdict(c) for c in tried], "precision": PRECISION,
         "calibration": f"{len(calibration[2])} training pairs", "compared_on": f"{len(labels)} PublicTest views",
         "simulated": lenses.SIMULATED, "checkpoint_epoch": trained.epoch, "labels": list(trained.labels),
+        "fusion": trained.model.fusion, "lenses_needed": list(trained.model.needs),
         "training_data_sha256": trained.data,
     }  # fmt: skip
     (out / REPORT).write_text(json.dumps(report, indent=1) + "\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -14,24 +15,49 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+REDUCED = Path(__file__).parent / "reduced.toml"
+"""what every recipe is trained with under ``--reduced``, so that the systems differ in the network alone"""
+
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Model(_Section):
+class Model(BaseModel):
+    """``name`` and the options of that network; which there are, the registry says (`export.models`)."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
     name: str
-    widths: list[int]
-    stem_stride: int = 1
-    dropout: float = 0.2
-    pretrained: str = ""
-    """torchvision-style ResNet state dict (.pth) to start the branch from; every tensor that fits is taken"""
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return dict(self.model_extra or {})
 
 
-class Stage(_Section):
+class Augment(_Section):
+    """Ranges of the random training views; every probability is per picture or sequence."""
+
+    rotation_deg: float = 12.0
+    zoom: float = 0.15
+    shift: float = 0.07
+    shear: float = 0.0
+    """largest slant, pixels sideways per pixel down"""
+    distortion: float = 0.0
+    """largest move of a corner (perspective), share of the side"""
+    contrast: float = 0.3
+    dark: float = 0.25
+    """probability that the visible lens sees a dark cabin"""
+    erase: float = 0.3
+    """probability that a patch of both lenses is covered (hand, glasses, mask)"""
+    lens_lost: float = 0.4
+    """probability that one of the two lenses is dead (modality dropout), shared evenly"""
+
+
+class Step(_Section):
     """One training step. ``sizes`` lists [crop side in pixels, epochs]: early epochs on small crops are cheap."""
 
-    sizes: list[tuple[int, int]]
+    name: str = "joined"
+    sizes: list[tuple[int, int]] = Field(min_length=1)
     lr: float
     warmup: float = 0.1
     """share of the steps in which the rate rises"""
@@ -50,13 +76,24 @@ class Stage(_Section):
 
 class Training(_Section):
     batch: int = 128
+    optimiser: Literal["sgd", "adam"] = "sgd"
+    schedule: Literal["cosine", "plateau"] = "cosine"
+    """half a cosine to zero after the warm-up, or a tenth of the rate after five epochs without a better watch"""
     momentum: float = 0.9
     weight_decay: float = 5e-4
     label_smoothing: float = 0.1
     ema: float = 0.998
-    """decay of the averaged weights, per step"""
-    single: Stage
-    joined: Stage
+    """decay of the averaged weights, per step; 0: the last weights are the result"""
+    steps: list[Step] = []
+
+
+class Data(_Section):
+    """name: a reader of `export.data`; train, watch and test are splits it knows."""
+
+    name: str = "fer2013"
+    train: str = "train"
+    watch: str = "public"
+    test: str = "private"
 
 
 class Quantisation(_Section):
@@ -67,27 +104,56 @@ class Quantisation(_Section):
 
 class Recipe(_Section):
     name: str
-    version: str
+    version: str = "1.0.0"
+    title: str = ""
+    """one line for the report"""
+    paper: str = "ours"
     seed: int = 1
     crop: int = 48
     template: list[tuple[float, float]] | None = Field(default=None, min_length=5, max_length=5)
     """x, y of right eye, left eye, nose tip, right and left mouth corner in the crop, pixels (`export template`)"""
+    data: Data = Data()
     model: Model
-    training: Training
+    start: dict[str, str] = Field(default_factory=dict)
+    """part of the network -> recipe whose trained weights it begins with (that recipe is trained first), or a
+    torchvision-style ResNet state dict (.pth), of which every tensor that fits is taken"""
+    augment: Augment = Augment()
+    training: Training = Training()
     quantisation: Quantisation = Quantisation()
 
 
-def read(path: Path) -> Recipe:
-    """Raises InputError when there is no such file, RecipeError naming file and key when it is wrong."""
+def read(path: Path, reduced: bool = False) -> Recipe:
+    """Raises InputError when there is no such file, RecipeError naming file and key when it is wrong.
+
+    A table ``[reduced]`` holds what changes under ``reduced``, on top of what `reduced.toml` changes for all.
+    """
+    table = _table(path)
+    own = table.pop("reduced", {})
+    if reduced:
+        table = merged(merged(table, _table(REDUCED)), own)
     try:
-        return Recipe.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        return Recipe.model_validate(table)
+    except ValidationError as e:
+        first = e.errors(include_url=False)[0]
+        said = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
+        raise RecipeError(f"{path}: '{'.'.join(map(str, first['loc']))}': {said}") from None
+
+
+def _table(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path}: no such recipe; those that ship are in export/recipes/") from None
     except OSError as e:
         raise InputError(f"{path}: unreadable ({e.strerror})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise RecipeError(f"{path}: not valid TOML: {e}") from None
-    except ValidationError as e:
-        first = e.errors(include_url=False)[0]
-        said = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
-        raise RecipeError(f"{path}: '{'.'.join(map(str, first['loc']))}': {said}") from None
+
+
+def merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """``over`` wins key by key; tables are merged, everything else is replaced."""
+    out = dict(base)
+    for key, value in over.items():
+        inside = out.get(key)
+        out[key] = merged(inside, value) if isinstance(inside, dict) and isinstance(value, dict) else value
+    return out

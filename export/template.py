@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edgefer.locate.yunet import model_path
-from export.data.fer2013 import Faces
+from export.data.faces import Faces
 from export.errors import InputError
 
 F64 = npt.NDArray[np.float64]

@@ -6,7 +6,7 @@ light is drawn for each lens by itself.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -15,38 +15,45 @@ import torch
 from torch.utils.data import Dataset
 
 from edgefer.capture.nir import draw_optics, simulate_nir
-from export.data.fer2013 import Faces
+from export.data.faces import Faces
+from export.recipe import Augment
 
 U8 = npt.NDArray[np.uint8]
+F64 = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Augment:
-    """Ranges of the random views; every probability is per image."""
-
-    size: int = 48
-    rotation_deg: float = 12.0
-    zoom: float = 0.15
-    shift: float = 0.07
-    contrast: float = 0.3
-    dark: float = 0.25
-    """probability that the visible lens sees a dark cabin"""
-    erase: float = 0.3
-    """probability that a patch of both lenses is covered (hand, glasses, mask)"""
-    lens_lost: float = 0.4
-    """probability that one of the two lenses is dead (modality dropout), shared evenly"""
-
-
-def warp(face: U8, rng: np.random.Generator, a: Augment) -> U8:
-    """Random similarity + mirror from the source square to ``a.size``."""
-    n = face.shape[0]
-    zoom = a.size / n * rng.uniform(1 - a.zoom, 1 + a.zoom)
-    m = cv2.getRotationMatrix2D((n / 2, n / 2), rng.uniform(-a.rotation_deg, a.rotation_deg), zoom)
-    m[:, 2] += a.size / 2 - n / 2 + rng.uniform(-a.shift, a.shift, 2) * a.size
+def draw_geometry(source: int, size: int, rng: np.random.Generator, a: Augment) -> F64:
+    """Random mirror, similarity, shear and perspective: float64 [3, 3] from the source square to ``size`` pixels."""
+    n = source
+    m = np.eye(3)
+    turn = rng.uniform(-a.rotation_deg, a.rotation_deg)
+    m[:2] = cv2.getRotationMatrix2D((n / 2, n / 2), turn, size / n * rng.uniform(1 - a.zoom, 1 + a.zoom))
+    m[:2, 2] += size / 2 - n / 2 + rng.uniform(-a.shift, a.shift, 2) * size
+    if a.shear:
+        m = _slanted(size, rng.uniform(-a.shear, a.shear)) @ m
+    if a.distortion:
+        m = _distorted(size, rng, a.distortion) @ m
     if rng.random() < 0.5:
-        m[0] = -m[0]
-        m[0, 2] += a.size - 1
-    return cv2.warpAffine(face, m, (a.size, a.size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+        m = np.array([[-1.0, 0, size - 1], [0, 1, 0], [0, 0, 1]]) @ m
+    return m
+
+
+def _slanted(size: int, shear: float) -> F64:
+    return np.array([[1.0, shear, -shear * size / 2], [0, 1, 0], [0, 0, 1]])
+
+
+def _distorted(size: int, rng: np.random.Generator, share: float) -> F64:
+    corners = np.array([[0, 0], [size, 0], [size, size], [0, size]], np.float32)
+    moved = corners + rng.uniform(-share, share, (4, 2)).astype(np.float32) * size
+    return np.asarray(cv2.getPerspectiveTransform(corners, moved), np.float64)
+
+
+def warp(face: U8, m: F64, size: int) -> U8:
+    """uint8 [H, W] -> uint8 [size, size]."""
+    how = {"flags": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_REFLECT_101}
+    if np.array_equal(m[2], (0, 0, 1)):
+        return np.asarray(cv2.warpAffine(face, m[:2], (size, size), **how), np.uint8)
+    return np.asarray(cv2.warpPerspective(face, m, (size, size), **how), np.uint8)
 
 
 def darken(face: U8, gain: float, rng: np.random.Generator) -> U8:
@@ -66,50 +73,59 @@ def relight(face: U8, rng: np.random.Generator, a: Augment) -> U8:
 
 def erase(rng: np.random.Generator, *views: U8) -> None:
     """Cover the same random rectangle (2-20 % of the area) of every view, in place, with a grey of its own."""
-    n = views[0].shape[0]
+    n = views[0].shape[-1]
     area, ratio = rng.uniform(0.02, 0.2) * n * n, np.exp(rng.uniform(-0.9, 0.9))
     h, w = min(n, max(2, int((area * ratio) ** 0.5))), min(n, max(2, int((area / ratio) ** 0.5)))
     y, x = rng.integers(0, n - h + 1), rng.integers(0, n - w + 1)
     for view in views:
-        view[y : y + h, x : x + w] = rng.integers(0, 256)
+        view[..., y : y + h, x : x + w] = rng.integers(0, 256)
 
 
-def pair(face: U8, rng: np.random.Generator, a: Augment) -> tuple[U8, U8]:
-    """(visible, infrared), both uint8 [size, size]."""
-    face = warp(face, rng, a)
-    infrared = simulate_nir(face, draw_optics(rng), rng)
-    visible = relight(face, rng, a)
+def pairs(faces: Faces, row: int, size: int, lenses: Sequence[str], rng: np.random.Generator, a: Augment) -> list[U8]:
+    """[visible, infrared] of one example: uint8 [T, size, size] each, one geometry and one light for all frames.
+
+    A lens that the network does not look at is left zero. Without a real infrared lens the near-infrared simulation
+    stands in for it.
+    """
+    rows = [row] if faces.sequence is None else list(faces.sequence[row])
+    m = draw_geometry(faces.images.shape[1], size, rng, a)
+    optics, light = draw_optics(rng), int(rng.integers(2**32))
+    views = [np.zeros((len(rows), size, size), np.uint8) for _ in range(2)]
+    for t, r in enumerate(rows):
+        face = warp(faces.images[r], m, size)
+        if "infrared" in lenses:
+            real = None if faces.infrared is None else warp(faces.infrared[r], m, size)
+            views[1][t] = simulate_nir(face, optics, rng) if real is None else real
+        if "visible" in lenses:
+            views[0][t] = relight(face, np.random.default_rng(light), a)
     if rng.random() < a.erase:
-        erase(rng, visible, infrared)
-    return visible, infrared
+        erase(rng, *views)
+    return views
 
 
 class PairDataset(Dataset[tuple[torch.Tensor, ...]]):
-    """Training pairs: visible uint8 [1, S, S], infrared uint8 [1, S, S], present float32 [2], label int64.
+    """Training examples: visible, infrared uint8 [1, S, S] (sequences [T, 1, S, S]), present float32 [2], label int64.
 
     Every view is a function of (seed, epoch, index) alone, so a resumed training sees what an unbroken one would.
     """
 
-    def __init__(self, faces: Faces, augment: Augment, seed: int, epoch: int) -> None:
-        self.faces, self.augment, self.seed, self.epoch = faces, augment, seed, epoch
+    def __init__(self, faces: Faces, size: int, lenses: Sequence[str], augment: Augment, seed: int, epoch: int) -> None:
+        self.faces, self.size, self.lenses, self.augment = faces, size, lenses, augment
+        self.seed, self.epoch = seed, epoch
 
     def __len__(self) -> int:
         return len(self.faces)
 
     def __getitem__(self, i: int) -> tuple[torch.Tensor, ...]:
         rng = np.random.default_rng((self.seed, self.epoch, i))
-        visible, infrared = pair(self.faces.images[i], rng, self.augment)
+        views = pairs(self.faces, i, self.size, self.lenses, rng, self.augment)
         present = np.ones(2, np.float32)
         if rng.random() < self.augment.lens_lost:
             lost = int(rng.integers(2))
             present[lost] = 0.0
-            (visible, infrared)[lost][:] = 0
-        return (
-            torch.from_numpy(visible)[None],
-            torch.from_numpy(infrared)[None],
-            torch.from_numpy(present),
-            torch.tensor(self.faces.labels[i]),
-        )
+            views[lost][:] = 0
+        visible, infrared = (torch.from_numpy(v[:, None] if self.faces.sequence is not None else v) for v in views)
+        return visible, infrared, torch.from_numpy(present), torch.tensor(self.faces.labels[i])
 
 
 def simulated_infrared(images: U8, seed: int) -> U8:

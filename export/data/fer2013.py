@@ -6,37 +6,21 @@ The archive is read from ``$EDGEFER_DATA/fer2013.npz`` (arrays ``images`` uint8 
 
 from __future__ import annotations
 
-import hashlib
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from export.data.faces import Faces, fingerprint
 from export.errors import InputError
-
-Labels = npt.NDArray[np.int64]
 
 LABELS = ("anger", "disgust", "fear", "happiness", "sadness", "surprise", "neutral")
 """Wire names in the archive's label order (angry, disgust, fear, happy, sad, surprise, neutral)."""
 
 SPLITS = {"train": 0, "public": 1, "private": 2}
 ARRAYS = ("images", "labels", "split", "dup_group")
-
-
-@dataclass(frozen=True)
-class Faces:
-    """images: uint8 [N, 48, 48] grey; labels: int64 [N], indices into :data:`LABELS`."""
-
-    images: npt.NDArray[np.uint8]
-    labels: Labels
-    fingerprint: str
-    """sha256 of the pixels and labels, so that a checkpoint says what it has seen"""
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 def data_root() -> Path:
@@ -79,8 +63,7 @@ def load(split: str, root: Path | None = None) -> Faces:
     if name == "train":
         visible = images.std(axis=(1, 2)) >= 5
         images, labels = images[visible], labels[visible]
-    digest = hashlib.sha256(images.tobytes() + labels.tobytes()).hexdigest()
-    return Faces(images, labels, digest)
+    return Faces(images, labels, fingerprint(images, labels), LABELS)
 
 
 def twin_free(root: Path | None = None) -> npt.NDArray[np.bool_]:

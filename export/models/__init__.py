@@ -1,29 +1,50 @@
-"""Registry of the fusion networks: a recipe names one, tests walk it.
-
-An entry builds (single-lens network of the first training step, fused network).
-"""
+"""Registry of the networks: a recipe names one, tests walk it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
-from export.errors import UsageError
-from export.models.resnet import DualLens, SingleLens
+from pydantic import BaseModel, ValidationError
+
+from export.errors import RecipeError, UsageError
+from export.models import jayaraman, naseem, pixel, pyconv, resnet, singh
+from export.models.network import Network
 from export.recipe import Model
 
-Built = tuple[SingleLens, DualLens]
+
+@dataclass(frozen=True)
+class Entry:
+    """make(options, classes) builds the network with random weights."""
+
+    make: Any
+    options: type[BaseModel]
 
 
-def _dual_resnet(m: Model, classes: int) -> Built:
-    parts = (classes, tuple(m.widths), m.stem_stride, m.dropout)
-    return SingleLens(*parts), DualLens(*parts)
+REGISTRY: dict[str, Entry] = {
+    "dual-resnet": Entry(resnet.DualResNet, resnet.Options),
+    "single": Entry(naseem.SingleModality, naseem.SingleOptions),
+    "early-fusion": Entry(naseem.EarlyFusion, naseem.FusionOptions),
+    "late-fusion": Entry(naseem.LateFusion, naseem.FusionOptions),
+    "jayaraman": Entry(jayaraman.Jayaraman, jayaraman.Options),
+    "singh": Entry(singh.Singh, singh.Options),
+    "pixel-fusion": Entry(pixel.PixelFusion, pixel.Options),
+    "pyconv-se18": Entry(pyconv.PyConvSE18, pyconv.Options),
+    "pair-fusion": Entry(naseem.PairFusion, naseem.PairOptions),
+}
 
 
-REGISTRY: dict[str, Callable[[Model, int], Built]] = {"dual-resnet": _dual_resnet}
-
-
-def build(model: Model, classes: int) -> Built:
-    """Raises UsageError when the recipe names no registered network."""
+def build(model: Model, classes: int) -> Network:
+    """Raises UsageError when the recipe names no registered network, RecipeError when an option is wrong."""
     if model.name not in REGISTRY:
         raise UsageError(f"[model] name = {model.name!r}: unknown; one of {', '.join(sorted(REGISTRY))}")
-    return REGISTRY[model.name](model, classes)
+    entry = REGISTRY[model.name]
+    try:
+        options = entry.options.model_validate(model.options)
+    except ValidationError as e:
+        first = e.errors(include_url=False)[0]
+        known = f"unknown option; {model.name} has {', '.join(entry.options.model_fields)}"
+        said = known if first["type"] == "extra_forbidden" else first["msg"]
+        raise RecipeError(f"recipe: 'model.{'.'.join(map(str, first['loc']))}': {said}") from None
+    network: Network = entry.make(options, classes)
+    return network

@@ -1,21 +1,24 @@
-"""Two-branch ResNet with the attention gate and feature concatenation: the default early-fusion network.
+"""ResNet-18 (our own file, keys as in torchvision) and the default early-fusion network made of two of them.
 
 Paper: Naseem et al. 2025 (ResNet-18 branches, attention on the pooled feature, early fusion by concatenation before
 the last fully connected layers). Ours differs where a 48-pixel crop and a car ask for it: a 3x3 stem, narrower
 stages, per-image standardisation inside the graph, and a ``present`` mask trained with modality dropout.
-
-Inside a branch the state-dict keys are those of torchvision's ResNet (``conv1.weight``, ``layer1.0.bn2.bias``, ...).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from export.errors import InputError
+from export.models.network import BOTH, Batch, Network
+
+
+STANDARD_STEM = 7
 
 
 class BasicBlock(nn.Module):
@@ -47,26 +50,49 @@ class AttentionGate(nn.Module):
         return x * torch.sigmoid(self.fc(x * x))
 
 
-class Branch(nn.Module):
-    """One lens: uint8 or float crop [N, 1, H, W] in 0..255 -> feature [N, widths[-1]]."""
+class ResNet(nn.Module):
+    """Crop [N, 1, H, W] in 0..255 -> pooled feature [N, widths[-1]]; widths 64, 128, 256, 512 make it ResNet-18.
 
-    def __init__(self, widths: Sequence[int], stem_stride: int) -> None:
+    ``stem`` is the side of the first convolution: 7 with stride 2 and max pooling is the standard one, for crops of 112
+    pixels and more; 3 without pooling keeps what little a crop of 48 pixels has. State-dict keys are torchvision's
+    (``conv1.weight``, ``layer1.0.bn2.bias``, ...).
+    """
+
+    def __init__(self, widths: Sequence[int], stem_stride: int, stem: int = 3) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(1, widths[0], 3, stem_stride, 1, bias=False)
+        self.conv1 = nn.Conv2d(1, widths[0], stem, stem_stride, stem // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
+        self.maxpool: nn.Module = nn.MaxPool2d(3, 2, 1) if stem == STANDARD_STEM else nn.Identity()
         previous = widths[0]
         for k, width in enumerate(widths):
             stage = nn.Sequential(BasicBlock(previous, width, 1 if k == 0 else 2), BasicBlock(width, width, 1))
             self.add_module(f"layer{k + 1}", stage)
             previous = width
         self.stages = [f"layer{k + 1}" for k in range(len(widths))]
-        self.gate = AttentionGate(previous)
+        self.features = previous
 
     def forward(self, x: Tensor) -> Tensor:
-        x = torch.relu(self.bn1(self.conv1(standardise(x.float()))))
+        x = self.maxpool(torch.relu(self.bn1(self.conv1(standardise(x.float())))))
         for name in self.stages:
             x = getattr(self, name)(x)
-        return self.gate(x.mean(dim=(2, 3)))
+        return x.mean(dim=(2, 3))
+
+    def last_map(self) -> nn.Module:
+        """The module whose output is the last map before pooling, for class activation maps."""
+        last: nn.Module = getattr(self, self.stages[-1])
+        return last
+
+
+class Branch(ResNet):
+    """A ResNet with the attention gate on its pooled feature."""
+
+    def __init__(self, widths: Sequence[int], stem_stride: int, stem: int = 3) -> None:
+        super().__init__(widths, stem_stride, stem)
+        self.gate = AttentionGate(self.features)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gated: Tensor = self.gate(super().forward(x))
+        return gated
 
 
 def standardise(x: Tensor) -> Tensor:
@@ -75,7 +101,7 @@ def standardise(x: Tensor) -> Tensor:
     return x * torch.rsqrt((x * x).mean(dim=(1, 2, 3), keepdim=True) + 25.0)
 
 
-def start_from_file(branch: Branch, path: Path) -> int:
+def start_from_file(branch: nn.Module, path: Path) -> int:
     """Take every tensor of a torchvision-style state dict whose name and shape fit; returns how many did.
 
     ImageNet weights fit a branch of widths 64, 128, 256, 512 but for the stem, which has three colours and 7x7 there:
@@ -88,7 +114,7 @@ def start_from_file(branch: Branch, path: Path) -> int:
         own = branch.state_dict()
         fitting = {k: v for k, v in given.items() if k in own and v.shape == own[k].shape}
     except FileNotFoundError:
-        raise InputError(f"{path}: no such weights ('model.pretrained')") from None
+        raise InputError(f"{path}: no such weights ([start] of the recipe)") from None
     except Exception as e:
         raise InputError(f"{path}: not a ResNet state dict ({type(e).__name__}); save one with torch.save") from None
     if not any(v.ndim == 4 for v in fitting.values()):
@@ -97,42 +123,62 @@ def start_from_file(branch: Branch, path: Path) -> int:
     return len(fitting)
 
 
-class SingleLens(nn.Module):
-    """One branch with its own classifier: step one of the three-step training, on crops of either lens."""
+class Options(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    widths: list[int] = [64, 128, 256, 512]
+    """channels of the four stages"""
+    stem_stride: int = 1
+    dropout: float = 0.2
 
-    def __init__(self, classes: int, widths: Sequence[int], stem_stride: int, dropout: float) -> None:
+
+class DualResNet(Network):
+    """Two branches; a lens that is not present contributes a zero feature.
+
+    Two steps: ``single`` trains one branch, with a classifier of its own, on crops of either lens; ``joined`` begins
+    both branches with it and trains everything, with modality dropout.
+    """
+
+    needs = ()
+    fusion = "early: attention-gated features of both lenses, concatenated with the present mask"
+
+    def __init__(self, o: Options, classes: int) -> None:
         super().__init__()
-        self.branch = Branch(widths, stem_stride)
-        self.head = nn.Sequential(nn.Dropout(dropout), nn.Linear(widths[-1], classes))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: [N, 1, H, W] -> logits float32 [N, classes]."""
-        return self.head(self.branch(x))
-
-
-class DualLens(nn.Module):
-    """Both branches; a lens that is not present contributes a zero feature."""
-
-    def __init__(self, classes: int, widths: Sequence[int], stem_stride: int, dropout: float) -> None:
-        super().__init__()
-        width = widths[-1]
-        self.visible = Branch(widths, stem_stride)
-        self.infrared = Branch(widths, stem_stride)
+        width = o.widths[-1]
+        self.visible = Branch(o.widths, o.stem_stride)
+        self.infrared = Branch(o.widths, o.stem_stride)
         self.head = nn.Sequential(
-            nn.Linear(2 * width + 2, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(dropout),
+            nn.Linear(2 * width + 2, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(o.dropout),
             nn.Linear(width, classes),
         )  # fmt: skip
+        self.alone = nn.Sequential(nn.Dropout(o.dropout), nn.Linear(width, classes))
 
     def forward(self, visible: Tensor, infrared: Tensor, present: Tensor) -> Tensor:
         """visible, infrared: [N, 1, H, W]; present: float32 [N, 2] of 0 or 1 -> logits float32 [N, classes]."""
         v = self.visible(visible) * present[:, :1]
         i = self.infrared(infrared) * present[:, 1:]
-        return self.head(torch.cat((v, i, present), dim=1))
+        out: Tensor = self.head(torch.cat((v, i, present), dim=1))
+        return out
 
-    def start_from(self, single: SingleLens) -> None:
-        """Step two: both branches begin as the trained single-lens branch."""
-        self.visible.load_state_dict(single.branch.state_dict())
-        self.infrared.load_state_dict(single.branch.state_dict())
+    def predict(self, batch: Batch, step: str) -> Tensor:
+        """``single``: alternate rows show the visible and the infrared lens; out of training the visible one."""
+        if step != "single":
+            return super().predict(batch, step)
+        x = batch[0].clone()
+        if self.training:
+            x[1::2] = batch[1][1::2]
+        out: Tensor = self.alone(self.visible(x))
+        return out
+
+    def begin(self, step: str) -> None:
+        if step == "joined":
+            self.infrared.load_state_dict(self.visible.state_dict())
+
+    def trainable(self, step: str) -> Iterator[tuple[str, nn.Parameter]]:
+        parts = ("visible.", "alone.") if step == "single" else ("visible.", "infrared.", "head.")
+        return ((n, p) for n, p in self.named_parameters() if n.startswith(parts))
+
+    def cam_layers(self) -> dict[str, nn.Module]:
+        return {lens: getattr(self, lens).last_map() for lens in BOTH}
 
 
 class DeviceGraph(nn.Module):

@@ -20,10 +20,12 @@ widths = [8, 8, 16, 16]
 [training]
 batch = 8
 ema = 0.5
-[training.single]
+[[training.steps]]
+name = "single"
 sizes = [[12, 1], [16, 1]]
 lr = 0.05
-[training.joined]
+[[training.steps]]
+name = "joined"
 sizes = [[16, 2]]
 lr = 0.02
 [quantisation]

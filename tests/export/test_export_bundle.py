@@ -18,7 +18,7 @@ from edgefer.bundle import Bundle, open_bundle  # noqa: E402
 from edgefer.config import Infer  # noqa: E402
 from edgefer.errors import BundleError  # noqa: E402
 from edgefer.infer import open_network  # noqa: E402
-from export import evaluate, golden, models, onnx_graph, pack, quantize, recipe  # noqa: E402
+from export import checkpoint, evaluate, golden, models, onnx_graph, pack, quantize, recipe  # noqa: E402
 from export.data import fer2013  # noqa: E402
 from export.errors import InputError, UsageError  # noqa: E402
 
@@ -30,13 +30,13 @@ portraits = pytest.mark.skipif(not PORTRAITS, reason="needs the demo extra (publ
 def _network(plan: recipe.Recipe) -> Any:
     """Random weights and batch norms with statistics, so that folding them is not folding ones and zeros."""
     torch.manual_seed(0)
-    _, dual = models.build(plan.model, len(fer2013.LABELS))
-    for module in dual.modules():
+    network = models.build(plan.model, len(fer2013.LABELS))
+    for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
             module.running_mean.uniform_(-0.3, 0.3)
             module.running_var.uniform_(0.5, 2.0)
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-    return dual.eval()
+    return network.eval()
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +44,9 @@ def quantised(tiny_world: Path) -> Path:
     """A working folder after ``quantize``; not to be written to."""
     plan, out, data = recipe.read(tiny_world / "tiny.toml"), tiny_world / "out", tiny_world / "data"
     out.mkdir()
-    state = {"module." + k: v for k, v in _network(plan).state_dict().items()}
-    torch.save(
-        {"average": {**state, "n_averaged": torch.tensor(1)}, "epoch": 2, "labels": list(fer2013.LABELS),
-         "recipe": plan.model_dump(mode="json"), "data": "0" * 64}, out / "joined.pt",
-    )  # fmt: skip
     faces, public = fer2013.load("train", data), fer2013.load("public", data)
-    quantize.quantize(plan, out / "joined.pt", out, faces, public, lambda line: None)
+    checkpoint.write(out / "network.pt", checkpoint.finished(_network(plan), plan, faces, {"epochs": 2}))
+    quantize.quantize(plan, out / "network.pt", out, faces, public, lambda line: None)
     return out
 
 
@@ -67,23 +63,6 @@ def _results(bundle: Bundle) -> dict[str, Any]:
 
 
 CALIBRATION = pack.Calibration(1.5, 0.3)
-
-
-@pytest.mark.parametrize("name", sorted(models.REGISTRY))
-def test_every_registered_network_exports_with_the_device_signature(
-    recipe_file: Path, tmp_path: Path, name: str
-) -> None:
-    import onnx
-
-    plan = recipe.read(recipe_file)
-    network = _network(plan.model_copy(update={"model": plan.model.model_copy(update={"name": name})}))
-    path = onnx_graph.export_float(network, 16, tmp_path / "float.onnx")
-    graph = onnx.load(path).graph
-    shapes = {t.name: [d.dim_value or d.dim_param for d in t.type.tensor_type.shape.dim] for t in graph.input}
-    assert shapes == {"visible": ["N", 16, 16, 1], "infrared": ["N", 16, 16, 1], "present": ["N", 2]}
-    assert [t.name for t in graph.output] == ["logits"]
-    assert "BatchNormalization" not in {n.op_type for n in graph.node}
-    assert onnx_graph.float_gap(network, path, 16) <= onnx_graph.TOLERANCE
 
 
 def test_a_lens_that_is_not_present_has_no_say(recipe_file: Path, tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ def test_every_shipped_recipe_is_valid() -> None:
     shipped = sorted(Path(recipe.__file__).parent.glob("recipes/*.toml"))
     assert shipped
     for path in shipped:
-        assert recipe.read(path).template is not None
+        plan = recipe.read(path)
+        assert plan.name == path.stem
+        assert recipe.read(path, reduced=True).data == plan.data
 
 
 def test_an_unknown_key_is_named(recipe_file: Path) -> None:
@@ -35,5 +37,5 @@ def test_broken_toml_is_one_line(recipe_file: Path) -> None:
 
 
 def test_sizes_follow_the_plan() -> None:
-    plan = recipe.Stage(sizes=[(32, 2), (48, 1)], lr=0.1)
+    plan = recipe.Step(sizes=[(32, 2), (48, 1)], lr=0.1)
     assert [plan.size_at(k) for k in range(plan.epochs)] == [32, 32, 48]

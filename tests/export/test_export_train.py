@@ -30,29 +30,29 @@ def _stop_at(line_start: str) -> Any:
 def test_stopped_and_resumed_equals_straight(
     recipe_file: Path, data_root: Path, tmp_path: Path, silent: Any, at: str
 ) -> None:
-    plan = recipe.read(recipe_file)
-    straight = checkpoint.read_state(train.train(plan, tmp_path / "straight", silent))
+    straight = checkpoint.read_state(train.train(train.Job(recipe_file, tmp_path / "straight"), silent))
+    broken = train.Job(recipe_file, tmp_path / "broken")
     with pytest.raises(Stop):
-        train.train(plan, tmp_path / "broken", _stop_at(at))
-    resumed = checkpoint.read_state(train.train(plan, tmp_path / "broken", silent))
-    assert straight["epoch"] == resumed["epoch"] == 2
-    for key, value in straight["average"].items():
-        assert torch.equal(value, resumed["average"][key]), key
+        train.train(broken, _stop_at(at))
+    resumed = checkpoint.read_state(train.train(broken, silent))
+    assert straight["epoch"] == resumed["epoch"] == 4
+    for key, value in straight["network"].items():
+        assert torch.equal(value, resumed["network"][key]), key
 
 
 def test_a_checkpoint_of_another_network_is_refused(
     recipe_file: Path, data_root: Path, tmp_path: Path, silent: Any
 ) -> None:
-    path = train.train(recipe.read(recipe_file), tmp_path / "out", silent)
+    path = train.train(train.Job(recipe_file, tmp_path / "out"), silent)
     recipe_file.write_text(recipe_file.read_text().replace("[8, 8, 16, 16]", "[8, 8, 8, 8]"))
     with pytest.raises(InputError, match="another \\[model\\]"):
         checkpoint.load(path, recipe.read(recipe_file))
 
 
 def test_a_broken_checkpoint_is_one_line(recipe_file: Path, tmp_path: Path) -> None:
-    (tmp_path / "joined.pt").write_bytes(b"PK\x03\x04 no")
+    (tmp_path / "network.pt").write_bytes(b"PK\x03\x04 no")
     with pytest.raises(InputError, match="not a checkpoint"):
-        checkpoint.load(tmp_path / "joined.pt", recipe.read(recipe_file))
+        checkpoint.load(tmp_path / "network.pt", recipe.read(recipe_file))
 
 
 def test_weights_of_a_file_start_the_branch_where_they_fit(
@@ -70,10 +70,10 @@ def test_weights_of_a_file_start_the_branch_where_they_fit(
     assert torch.equal(branch.conv1.weight, torch.full((8, 1, 3, 3), 3.0))
     assert torch.equal(branch.state_dict()["layer1.0.conv1.weight"], donor["layer1.0.conv1.weight"])
     recipe_file.write_text(
-        recipe_file.read_text().replace("[training]", f'pretrained = "{tmp_path / "resnet.pth"}"\n[training]')
+        recipe_file.read_text().replace("[training]", f'[start]\nvisible = "{tmp_path / "resnet.pth"}"\n[training]')
     )
     said: list[str] = []
-    train.train(recipe.read(recipe_file), tmp_path / "out", said.append)
+    train.train(train.Job(recipe_file, tmp_path / "out"), said.append)
     assert any(line.endswith("resnet.pth") for line in said)
 
 

@@ -1,0 +1,52 @@
+"""Feature extractors by name: our ResNet-18, and the networks the papers compare it with, from torchvision."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from export.errors import UsageError
+from export.models.resnet import ResNet, standardise
+
+COMPARED = {
+    "vgg16": "vgg16", "alexnet": "alexnet", "mobilenetv2": "mobilenet_v2", "shufflenetv2": "shufflenet_v2_x1_0",
+    "densenet201": "densenet201",
+}  # fmt: skip
+"""our name -> torchvision's; GhostNet is not among torchvision's networks"""
+
+
+class Compared(nn.Module):
+    """A torchvision network without its classifier: crop [N, 1, H, W] in 0..255 -> feature [N, features]."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.trunk: nn.Module = _torchvision(name)
+        with torch.inference_mode():
+            self.features = int(self.trunk.eval()(torch.zeros(1, 3, 64, 64)).flatten(1).shape[1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.trunk(standardise(x.float()).expand(-1, 3, -1, -1))
+        return y.flatten(1)
+
+
+def _torchvision(name: str) -> nn.Module:
+    try:
+        from torchvision import models as zoo
+    except Exception as e:  # an installation that does not fit torch fails in ways of its own
+        raise UsageError(f"backbone {name!r} comes from torchvision, which cannot be imported here ({e})") from None
+    full: Any = getattr(zoo, COMPARED[name])()
+    if name == "shufflenetv2":
+        full.fc = nn.Identity()
+        return nn.Sequential(full)
+    return nn.Sequential(full.features, nn.AdaptiveAvgPool2d(1))
+
+
+def make(name: str, widths: list[int], stem_stride: int, stem: int) -> Any:
+    """Module with an attribute ``features`` (its width). Raises UsageError when it cannot be had here."""
+    if name == "resnet18":
+        return ResNet(widths, stem_stride, stem)
+    if name not in COMPARED:
+        raise UsageError(f"[model] backbone = {name!r}: unknown; one of resnet18, {', '.join(sorted(COMPARED))}")
+    return Compared(name)

@@ -1,0 +1,245 @@
+"""One training step of a recipe: optimiser, schedule, averaged weights, a checkpoint after every epoch."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import resource
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+
+from export import checkpoint
+from export.data import augment
+from export.data.faces import U8, Faces
+from export.models.network import Batch, Network
+from export.recipe import Recipe, Step
+
+Say = Callable[[str], None]
+
+
+def device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def precision() -> torch.dtype:
+    """bfloat16 where the processor multiplies it natively (2.3 times faster on AVX512-BF16), else float32."""
+    if torch.cuda.is_available() or (torch.backends.cpu.get_cpu_capability() == "AVX512" and _has_bf16()):
+        return torch.bfloat16
+    return torch.float32
+
+
+def _has_bf16() -> bool:
+    try:
+        return "avx512_bf16" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+
+
+def autocast() -> Any:
+    return torch.autocast(device().type, dtype=precision(), enabled=precision() != torch.float32)
+
+
+def cpu_seconds() -> float:
+    """Processor time of this process and of its finished children (the loaders of finished epochs)."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
+class Trainer:
+    """Trains ``network`` through one step; what has been done before is taken from the step's checkpoint."""
+
+    def __init__(self, step: Step, recipe: Recipe, network: Network, out: Path) -> None:
+        self.step, self.recipe, self.out = step, recipe, out
+        network.begin(step.name)
+        self.network: Any = network.to(device(), memory_format=torch.channels_last)
+        decay = recipe.training.ema
+        self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+        self.optimiser = self._optimiser()
+        self.epoch, self.cpu, self.wall, self.rows = 0, 0.0, 0.0, 0
+        self.watched: list[float] = []
+
+    def _optimiser(self) -> torch.optim.Optimizer:
+        t = self.recipe.training
+        moved = [p for _, p in self.network.trainable(self.step.name)]
+        groups = [
+            {"params": [p for p in moved if p.ndim > 1], "weight_decay": t.weight_decay},
+            {"params": [p for p in moved if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        if t.optimiser == "adam":
+            return torch.optim.Adam(groups, lr=self.step.lr)
+        return torch.optim.SGD(groups, lr=self.step.lr, momentum=t.momentum, nesterov=True)
+
+    @property
+    def path(self) -> Path:
+        return self.out / f"{self.step.name}.pt"
+
+    def run(self, train: Faces, check: Faces, say: Say) -> None:
+        """Every epoch that is left; then the network holds the averaged weights."""
+        self._resume(say)
+        while self.epoch < self.step.epochs:
+            cpu, wall = cpu_seconds(), time.monotonic()
+            loss = self._epoch(train, say)
+            self.watched.append(self.accuracy(check))
+            self.epoch += 1
+            self.cpu += cpu_seconds() - cpu
+            self.wall += time.monotonic() - wall
+            self._save(train)
+            self._log(loss)
+            done = f"{self.step.name} {self.epoch}/{self.step.epochs}"
+            say(f"{done}: loss {loss:.3f}, watch {self.watched[-1]:.2%}, {self.cpu / 60:.1f} CPU min so far")
+        if self.recipe.training.ema:
+            self.network.load_state_dict(self.average.module.state_dict())
+
+    def _epoch(self, faces: Faces, say: Say) -> float:
+        self.network.train()
+        torch.manual_seed(self.recipe.seed * 100_003 + self.epoch)  # dropout repeats itself after a restart
+        loader = self._loader(faces)
+        total, steps, shown = 0.0, len(loader), time.monotonic()
+        for k, batch in enumerate(loader):
+            self._rate((self.epoch + k / steps) / self.step.epochs)
+            total += self.learn(batch)
+            if time.monotonic() - shown > 10:
+                shown = time.monotonic()
+                done = f"{self.step.name} {self.epoch + 1}/{self.step.epochs}: {k / steps:4.0%}"
+                say(f"\r{done}, loss {total / (k + 1):.3f}")
+        self.rows += steps * self.recipe.training.batch
+        return total / max(1, steps)
+
+    def learn(self, batch: list[Tensor]) -> float:
+        """One step of the optimiser; returns the loss."""
+        with autocast():
+            loss = self.network.loss(on_device(batch), self.step.name, self.recipe.training.label_smoothing)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimiser.step()
+        self.average.update_parameters(self.network)
+        return float(loss.detach())
+
+    def _loader(self, faces: Faces) -> DataLoader[Any]:
+        r, name = self.recipe, self.step.name
+        either = not self.network.needs and name != "single"
+        ranges = r.augment if either else r.augment.model_copy(update={"lens_lost": 0.0})
+        seed = r.seed + (0 if name == "single" else 1000)
+        size = self.step.size_at(self.epoch)
+        data = augment.PairDataset(faces, size, self.network.uses, ranges, seed, self.epoch)
+        order = torch.Generator().manual_seed(r.seed * 100_003 + self.epoch)
+        workers: dict[str, int] = {"num_workers": 1, "prefetch_factor": 8}
+        if len(data) < 2000:  # a process costs more than it saves
+            workers = {}
+        batch = min(r.training.batch, len(data))
+        return DataLoader(data, batch, shuffle=True, generator=order, drop_last=True, **workers)
+
+    def _rate(self, progress: float) -> None:
+        """``progress`` runs from 0 to 1 over the whole step: linear warm-up, then half a cosine to zero or plateaus."""
+        w = self.step.warmup
+        if progress < w:
+            factor = progress / w
+        elif self.recipe.training.schedule == "cosine":
+            factor = 0.5 * (1 + math.cos(math.pi * (progress - w) / (1 - w)))
+        else:
+            factor = plateau_factor(self.watched)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.step.lr * max(factor, 1e-3)
+
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
+    def accuracy(self, faces: Faces) -> float:
+        """Top-1 of the averaged weights on undisturbed crops, of the side this epoch trained at."""
+        net = self.average.module if self.recipe.training.ema else self.network
+        net.eval()
+        right = 0
+        with autocast():
+            for batch in batches(faces, self.step.size_at(self.epoch), net.uses, self.recipe.seed):
+                logits = net.predict(on_device(list(batch)), self.step.name)
+                right += int((logits.argmax(1).cpu() == batch[3]).sum())
+        return right / len(faces)
+
+    def _save(self, train: Faces) -> None:
+        checkpoint.write(
+            self.path,
+            {
+                "epoch": self.epoch, "model": self.network.state_dict(), "average": self.average.state_dict(),
+                "optimiser": self.optimiser.state_dict(), "recipe": self.recipe.model_dump(mode="json"),
+                "labels": list(train.classes), "data": train.fingerprint, "cpu": self.cpu, "wall": self.wall,
+                "rows": self.rows, "watched": self.watched,
+            },
+        )  # fmt: skip
+
+    def _resume(self, say: Say) -> None:
+        if not self.path.is_file():
+            return
+        state = checkpoint.read_state(self.path, device())
+        self.network.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.epoch, self.watched = state["epoch"], list(state["watched"])
+        self.cpu, self.wall, self.rows = state["cpu"], state["wall"], state["rows"]
+        say(f"{self.step.name}: goes on after epoch {self.epoch} ({self.path})")
+
+    def _log(self, loss: float) -> None:
+        rate = self.optimiser.param_groups[0]["lr"]
+        row = {"step": self.step.name, "epoch": self.epoch, "loss": round(loss, 4), "watch": round(self.watched[-1], 4),
+               "lr": float(f"{rate:.3g}"), "cpu_seconds": round(self.cpu, 1)}  # fmt: skip
+        with (self.out / "training.jsonl").open("a") as f:
+            f.write(json.dumps(row) + "\n")
+
+
+def plateau_factor(watched: list[float], patience: int = 5) -> float:
+    """A tenth for every time the watched accuracy had no new best for ``patience`` epochs (ReduceLROnPlateau)."""
+    factor, best, since = 1.0, -1.0, 0
+    for value in watched:
+        since = 0 if value > best else since + 1
+        best = max(best, value)
+        if since >= patience:
+            factor, since = factor * 0.1, 0
+    return factor
+
+
+def on_device(batch: list[Tensor]) -> Batch:
+    v, i, p, y = (x.to(device(), non_blocking=True) for x in batch)
+    return v, i, p, y
+
+
+def batches(faces: Faces, size: int, lenses: tuple[str, ...], seed: int, count: int = 256) -> Iterator[Batch]:
+    """Undisturbed examples in order: what a network is watched, completed and scored with.
+
+    Where there is no infrared lens, one fixed draw of the simulation per picture stands in.
+    """
+    infrared = faces.infrared
+    if infrared is None and "infrared" in lenses:
+        infrared = augment.simulated_infrared(faces.images, seed)
+    for s in range(0, len(faces), count):
+        rows = np.arange(s, min(s + count, len(faces)))
+        visible = _frames(faces, faces.images, rows, size)
+        other = torch.zeros_like(visible) if infrared is None else _frames(faces, infrared, rows, size)
+        yield visible, other, torch.ones(len(rows), 2), torch.from_numpy(faces.labels[rows])
+
+
+def _frames(faces: Faces, images: U8, rows: Any, size: int) -> Tensor:
+    """uint8 [N, 1, size, size], or [N, T, 1, size, size] where the set has sequences."""
+    chosen = rows if faces.sequence is None else faces.sequence[rows]
+    picked = images[chosen]
+    flat = resized(picked.reshape(-1, *images.shape[1:]), size)
+    return torch.from_numpy(flat.reshape(*picked.shape[:-2], 1, size, size))
+
+
+def resized(images: U8, side: int) -> U8:
+    """uint8 [N, H, W] -> uint8 [N, side, side]."""
+    if images.shape[1:] == (side, side):
+        return images
+    return np.stack([cv2.resize(x, (side, side), interpolation=cv2.INTER_AREA) for x in images])
+
+
+def write_whole(path: Path, text: str) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
