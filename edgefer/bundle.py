@@ -6,6 +6,9 @@
     golden.npz       inputs and the logits they must give, checked at every start on the machine itself
     MODEL_CARD.md    data, protocol, figures, limits
 
+A network over several frames (``temporal`` in the manifest) is two graphs: ``graphs`` then gives features float32
+[N, D] instead of logits, and a head takes the last T of them, float32 [N, T, D], oldest first, to logits [N, K].
+
 Opening verifies hashes and shapes; anything amiss is a BundleError of one line.
 """
 
@@ -64,6 +67,19 @@ class Graph(_Part):
     precision: str
 
 
+class Temporal(_Part):
+    """A network over the last frames: ``graphs`` encode one frame each, ``heads`` answer over their features.
+
+    A golden vector stands alone: its answer is that to a window filled with it.
+    """
+
+    window: int = Field(ge=2, le=32)
+    """T, frames the head looks back over, the newest included"""
+    features: int = Field(ge=1, le=65536)
+    """D, numbers per frame"""
+    heads: list[Graph] = Field(min_length=1)
+
+
 class Detector(_Part):
     """The face detector this bundle was made with; its file is not part of the bundle."""
 
@@ -102,12 +118,18 @@ class Manifest(_Part):
     training: Training
     metrics: dict[str, float]
     files: dict[FileName, Sha256]
+    temporal: Temporal | None = None
+    """None: a network over single frames"""
 
     @model_validator(mode="after")
     def _consistent(self) -> Manifest:
         if len(set(self.labels)) != len(self.labels) or UNKNOWN in self.labels:
             raise ValueError(f"labels repeat, or one is called {UNKNOWN}")
-        missing = ({g.file for g in self.graphs} | {GOLDEN, CARD}) - set(self.files)
+        heads = self.temporal.heads if self.temporal else []
+        headless = {g.runtime for g in self.graphs} - {h.runtime for h in heads}
+        if self.temporal and headless:
+            raise ValueError(f"temporal has no head for {', '.join(sorted(headless))}")
+        missing = ({g.file for g in (*self.graphs, *heads)} | {GOLDEN, CARD}) - set(self.files)
         if missing:
             raise ValueError(f"files lacks a sha256 for {', '.join(sorted(missing))}")
         return self
@@ -139,8 +161,15 @@ class Bundle:
         return file_sha256(self.path / MANIFEST)
 
     def graph(self, runtime: str) -> Path:
-        """The file for ``runtime``. Raises BundleError when the bundle carries none."""
-        for g in self.manifest.graphs:
+        """The file for ``runtime``, of a temporal network the encoder. Raises BundleError when there is none."""
+        return self._file(self.manifest.graphs, runtime)
+
+    def head(self, runtime: str) -> Path:
+        """The head of a temporal network for ``runtime``. Raises BundleError when there is none."""
+        return self._file(self.manifest.temporal.heads if self.manifest.temporal else [], runtime)
+
+    def _file(self, graphs: list[Graph], runtime: str) -> Path:
+        for g in graphs:
             if g.runtime == runtime:
                 return self.path / g.file
         has = ", ".join(sorted({g.runtime for g in self.manifest.graphs}))

@@ -61,6 +61,8 @@ class Pipeline:
     def _read(self, pair: FramePair) -> Reading:
         with self.times.measure("locate"):
             face = self.locator.find(pair)
+        if face is None:
+            self.network.reset()
         scores = self._score(pair, face) if face is not None else None
         with self.times.measure("decide"):
             return self.decider.update(pair, face, scores)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -58,6 +59,11 @@ class TwoGraphs:
     """T, frames"""
     features: int
     """D, numbers per frame"""
+
+    def section(self, precision: str = "float32") -> dict[str, Any]:
+        """The manifest's ``temporal`` section (:class:`edgefer.bundle.Temporal`), the head for ONNX Runtime."""
+        head = {"file": self.head.name, "runtime": "onnxruntime", "precision": precision}
+        return {"window": self.window, "features": self.features, "heads": [head]}
 
 
 def export_temporal(network: Temporal, size: int, folder: Path) -> TwoGraphs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -120,6 +121,37 @@ def test_an_unknown_key_a_wrong_type_and_a_path_outside(bundle: Path) -> None:
 def test_a_manifest_that_does_not_vouch_for_its_graph(bundle: Path) -> None:
     edit_manifest(bundle, lambda m: m["files"].pop(m["graphs"][0]["file"]))
     refused(bundle, "lacks a sha256")
+
+
+def temporal(m: dict[str, Any], **changes: Any) -> None:
+    head = {"file": m["graphs"][0]["file"], "runtime": "onnxruntime", "precision": "float32"}
+    m["temporal"] = {"window": 3, "features": 8, "heads": [head], **changes}
+
+
+def test_a_temporal_section_is_held_to_its_bounds(bundle: Path) -> None:
+    for window in (1, 33):
+        edit_manifest(bundle, lambda m, w=window: temporal(m, window=w))  # type: ignore[misc]
+        refused(bundle, "'temporal.window'")
+    for window in (2, 32):
+        edit_manifest(bundle, lambda m, w=window: temporal(m, window=w))  # type: ignore[misc]
+        assert open_bundle(bundle).head("onnxruntime") == open_bundle(bundle).graph("onnxruntime")
+    edit_manifest(bundle, lambda m: temporal(m, features=0))
+    refused(bundle, "'temporal.features'")
+
+
+def test_a_head_must_be_there_for_every_runtime_and_vouched_for(bundle: Path) -> None:
+    other = {"file": "classifier.onnx", "runtime": "tensorrt", "precision": "float32"}
+    edit_manifest(bundle, lambda m: temporal(m, heads=[other]))
+    refused(bundle, "no head for onnxruntime")
+    edit_manifest(bundle, lambda m: temporal(m, heads=[{**other, "runtime": "onnxruntime", "file": "head.onnx"}]))
+    refused(bundle, "lacks a sha256 for head.onnx")
+
+
+def test_a_classifier_passed_off_as_an_encoder(bundle: Path) -> None:
+    edit_manifest(bundle, temporal)
+    refused(bundle, "do not fit the manifest")
+    with pytest.raises(BundleError, match="no graph for onnxruntime"):
+        open_bundle().head("onnxruntime")
 
 
 def test_other_answers_than_the_golden_ones(bundle: Path) -> None:

@@ -73,6 +73,19 @@ def test_the_dead_lens_is_named_and_comes_back(heard: tuple[list[Reading], list[
     assert all(r.face_score > 0 for r in dead), "the infrared lens shows the face alone"
 
 
+def test_a_network_that_looks_back_forgets_a_lost_face(drive: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three frames with the face, two without, one with it."""
+    calls: list[str] = []
+    seen = [True, True, True, False, False, True]
+    with app.started(replay(drive)) as pipeline:
+        find, infer = pipeline.locator.find, pipeline.network.infer
+        monkeypatch.setattr(pipeline.locator, "find", lambda pair: find(pair) if seen[len(calls)] else None)
+        monkeypatch.setattr(pipeline.network, "infer", lambda pair: (calls.append("infer"), infer(pair))[1])
+        monkeypatch.setattr(pipeline.network, "reset", lambda: calls.append("reset"))
+        pipeline.run(lambda: len(calls) == len(seen))
+    assert calls == ["infer" if face else "reset" for face in seen]
+
+
 class Story:
     """A pipeline on scripted lenses: push pictures, take readings."""
 

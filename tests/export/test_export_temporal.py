@@ -9,6 +9,12 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs the export extra")
+from bundle_workshop import copy_of_default, edit_golden, edit_manifest  # noqa: E402
+
+from edgefer.bundle import Bundle, file_sha256, open_bundle  # noqa: E402
+from edgefer.config import Infer  # noqa: E402
+from edgefer.infer import open_network  # noqa: E402
+from edgefer.types import AlignedPair  # noqa: E402
 from export import temporal_graph  # noqa: E402
 from export.errors import InputError, UsageError  # noqa: E402
 from export.models import jayaraman, singh  # noqa: E402
@@ -94,6 +100,7 @@ def test_the_two_graphs_answer_as_torch_does(make: Callable[[], Temporal], tmp_p
 
 
 def test_a_graph_that_differs_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(temporal_graph, "_write", lambda *_: None)
     monkeypatch.setattr(temporal_graph, "run", lambda path, feed: np.float32(1.0))
     with pytest.raises(UsageError, match="differs from torch"):
         temporal_graph.export_temporal(SMALL[2](), 20, tmp_path)
@@ -149,6 +156,19 @@ def test_patches_are_rectangles_of_the_image() -> None:
     patches = network.patched(image.flatten(1))
     assert patches.shape == (1, 8, 4, 2 * 4)
     assert torch.equal(patches[0, 3, 2], image[0, 8:12, 6:8].flatten())
+
+
+def test_each_side_s_attention_takes_the_keys_of_the_other() -> None:
+    """Eq. 16: Q_S K_C V_S and Q_C K_S V_C."""
+    torch.manual_seed(0)
+    layer = jayaraman.DualAttention(8, 2)
+    s, c = torch.randn(2, 2, 4, 4, 8)
+    for answer, q_v, k in ((0, "spatial", "channel"), (1, "channel", "spatial")):
+        layer.zero_grad(set_to_none=True)
+        (layer(s, c)[answer] * torch.linspace(1, 2, 8)).sum().backward()
+        moved = [getattr(layer, f"{side}_qkv").weight.grad.abs().sum(1).view(3, 8).sum(1) > 0 for side in (q_v, k)]
+        own, others = moved
+        assert (own.tolist(), others.tolist()) == ([True, False, True], [False, True, False])
 
 
 def test_centres_move_towards_their_class_as_wen_has_it() -> None:
@@ -210,3 +230,36 @@ def test_without_lda_completing_changes_nothing() -> None:
     features = np.random.default_rng(0).normal(size=(40, len(network.middle))).astype(np.float32)
     network.complete(features, np.arange(40) % 5)
     assert torch.equal(network.projection, torch.eye(len(network.middle)))
+
+
+def test_the_device_answers_to_a_sequence_as_torch_does(tmp_path: Path) -> None:
+    """Exported, bundled and opened by the device's own runner, frame after frame."""
+    torch.manual_seed(0)
+    network = singh.Singh(singh.Options(side=32, width=0.125, window=4), 7)
+    visible, infrared, present, _ = batch(24, 6, open_bundle().manifest.crop.size)
+    with torch.no_grad():
+        network.train()(visible[:, 0], infrared[:, 0], present)
+    network.eval()
+    with torch.inference_mode():
+        whole = network(visible[:1, 2:], infrared[:1, 2:], present[:1]).numpy()
+    opened = open_network(bundle_of(network, tmp_path), Infer(threads=1))
+    for k in range(6):
+        v, i = (x[0, k].numpy().reshape(1, *x.shape[-2:], 1) for x in (visible, infrared))
+        logits = opened.infer(AlignedPair(v, i, np.ones((1, 2), np.float32))).logits
+    opened.close()
+    assert np.allclose(logits, whole[0], atol=1e-4)
+
+
+def bundle_of(network: Temporal, folder: Path) -> Bundle:
+    """The default bundle with ``network`` in place of its classifier; golden answers by torch, on single frames."""
+    path = copy_of_default(folder)
+    graphs = temporal_graph.export_temporal(network, open_bundle().manifest.crop.size, path)
+    encoder = {"file": graphs.encoder.name, "runtime": "onnxruntime", "precision": "float32"}
+    files = {p.name: file_sha256(p) for p in (graphs.encoder, graphs.head)}
+    change = {"temporal": graphs.section(), "graphs": [encoder], "lenses_needed": list(network.needs)}
+    edit_manifest(path, lambda m: m.update(change | {"files": m["files"] | files}))
+    golden = open_bundle().golden
+    with torch.inference_mode():
+        crops = (torch.from_numpy(x).permute(0, 3, 1, 2) for x in (golden.visible, golden.infrared))
+        edit_golden(path, logits=network(*crops, torch.from_numpy(golden.present)).numpy())
+    return open_bundle(path)
