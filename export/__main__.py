@@ -1,4 +1,4 @@
-"""The workstation's commands: ``python -m export train|quantize|bundle|evaluate|template RECIPE``.
+"""The workstation's commands: ``python -m export train|score|quantize|bundle|evaluate|template RECIPE`` and ``report``.
 
 Every failure that has a remedy is one line on standard error and an exit code of sysexits.h.
 """
@@ -18,7 +18,9 @@ from export.progress import Progress
 
 INTERRUPTED = 130
 """128 + SIGINT, as a shell reports it"""
-COMMITTED = Path(__file__).parent / "results" / "default.json"
+RESULTS = Path(__file__).parent / "results"
+COMMITTED = RESULTS / "default.json"
+RECIPES = Path(__file__).parent / "recipes"
 
 
 class Parser(argparse.ArgumentParser):
@@ -32,6 +34,7 @@ def parser() -> Parser:
     commands = root.add_subparsers(dest="command", required=True, parser_class=Parser)
     helps = {
         "train": "train a recipe; goes on where it stopped",
+        "score": "measure a trained network on its test rows",
         "quantize": "the float graph and the best INT8 graph of the trained network",
         "bundle": "pack, check, measure and put a bundle in place",
         "evaluate": "measure a bundle through the device's own path",
@@ -42,8 +45,11 @@ def parser() -> Parser:
         sub.add_argument("recipe", type=Path, help="TOML file, such as export/recipes/default.toml")
         sub.add_argument("--out", type=Path, help="working folder (default runs/NAME of the recipe)")
         sub.add_argument("--threads", type=_count, default=os.cpu_count() or 1, help="processor threads (default: all)")
-    added["train"].add_argument("--reduced", action="store_true", help="reduced width, one schedule for all systems")
-    added["train"].add_argument("--cpu-minutes", type=float, help="fit the epochs to this much processor time")
+    for name in ("train", "score"):
+        added[name].add_argument("--reduced", action="store_true", help="reduced width, one schedule for all systems")
+    _report_arguments(commands)
+    for sub in (added["train"], commands.choices["report"]):
+        sub.add_argument("--cpu-minutes", type=_minutes, help="fit the epochs to this much processor time")
     for name in ("quantize", "evaluate", "bundle"):
         added[name].add_argument("--checkpoint", type=Path, help="trained weights (default network.pt in --out)")
     default = Path("edgefer/bundles/default")
@@ -51,7 +57,24 @@ def parser() -> Parser:
     added["evaluate"].add_argument("--bundle", type=Path, default=default, help="bundle folder to measure")
     for name in ("bundle", "evaluate"):
         added[name].add_argument("--commit-results", action="store_true", help=f"also write {COMMITTED.name}")
+    added["score"].add_argument("--commit-results", action="store_true", help="also write export/results/systems/")
     return root
+
+
+def _report_arguments(commands: Any) -> None:
+    text = "one page that compares every system, from results files; with --train those that are missing are made"
+    sub = commands.add_parser("report", help=text, description=text)
+    sub.add_argument("--out", type=Path, default=Path("runs/report"), help="folder of the page (default runs/report)")
+    sub.add_argument("--train", action="store_true", help="first train and score every recipe that has no result yet")
+    sub.add_argument("--reduced", action="store_true", help="with --train: reduced width, one schedule for all")
+    sub.add_argument("--threads", type=_count, default=os.cpu_count() or 1, help="processor threads (default: all)")
+
+
+def _minutes(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError("must be above 0")
+    return value
 
 
 def _count(text: str) -> int:
@@ -90,13 +113,19 @@ def _failed(line: str, code: int) -> int:
 def _run(args: argparse.Namespace, say: Progress) -> None:
     from export import recipe
 
+    _limit_threads(args.threads)
+    if args.command == "report":
+        _report_page(args, say)
+        return
+
     reduced = getattr(args, "reduced", False)
     args.plan = recipe.read(args.recipe, reduced)
-    args.out = args.out or Path("runs") / ("reduced" if reduced else "") / args.plan.name
-    _limit_threads(args.threads)
-    {"train": _train, "quantize": _quantize, "bundle": _bundle, "evaluate": _evaluate, "template": _template}[
-        args.command
-    ](args, say)
+    args.out = args.out or _folder(args.plan.name, reduced)
+    COMMANDS[args.command](args, say)
+
+
+def _folder(recipe: str, reduced: bool) -> Path:
+    return Path("runs") / ("reduced" if reduced else "") / recipe
 
 
 def _limit_threads(threads: int) -> None:
@@ -111,7 +140,33 @@ def _train(args: argparse.Namespace, say: Progress) -> None:
     from export import train
 
     job = train.Job(args.recipe, args.out, args.reduced, args.cpu_minutes)
-    say(f"trained: {train.train(job, say)}")
+    for path in train.train(job, say):
+        say(f"trained: {path}")
+
+
+def _score(args: argparse.Namespace, say: Progress) -> None:
+    from export import compare, score, train
+    from export.report import results
+
+    job = train.Job(args.recipe, args.out, args.reduced)
+    if args.plan.model.name == train.GENERATOR:
+        say(f"results: {compare.fusion(job, RESULTS if args.commit_results else args.out, say)}")
+        return
+    found = score.score(job, say)
+    print(score.table(found))
+    say(f"results: {results.write(found, args.out)}")
+    if args.commit_results:
+        say(f"results: {results.write(found, RESULTS / 'systems')}")
+
+
+def _report_page(args: argparse.Namespace, say: Progress) -> None:
+    from export import compare
+    from export.report import page
+
+    if args.train:
+        compare.missing(RECIPES, RESULTS / "systems", args.reduced, args.cpu_minutes, say)
+    faces, networks = compare.for_maps(RECIPES, say)
+    print(page.write_report(RESULTS, RECIPES, args.out, say, faces, networks))
 
 
 def _weights(args: argparse.Namespace) -> Path:
@@ -186,6 +241,11 @@ def _template(args: argparse.Namespace, say: Progress) -> None:
     say(f"median of {seen} training faces, made symmetric; right eye, left eye, nose, right and left mouth corner")
     print(f"template = {[[round(float(v), 2) for v in p] for p in points]}")
 
+
+COMMANDS = {
+    "train": _train, "score": _score, "quantize": _quantize, "bundle": _bundle, "evaluate": _evaluate,
+    "template": _template,
+}  # fmt: skip
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from export import models
-from export.data.faces import Faces
 from export.errors import InputError
 from export.models.network import Network
 from export.recipe import Model, Recipe
@@ -36,18 +36,21 @@ def write(path: Path, state: dict[str, Any]) -> None:
     os.replace(part, path)
 
 
-def finished(network: Network, recipe: Recipe, faces: Faces, spent: dict[str, Any]) -> dict[str, Any]:
+def finished(
+    network: nn.Module, recipe: Recipe, labels: tuple[str, ...], data: str, spent: dict[str, Any]
+) -> dict[str, Any]:
+    """What :func:`load` and :func:`start` read; data: fingerprint of the training rows."""
     return {
         "network": network.state_dict(), "recipe": recipe.model_dump(mode="json"), "epoch": int(spent["epochs"]),
-        "labels": list(faces.classes), "data": faces.fingerprint, "spent": spent,
+        "labels": list(labels), "data": data, "spent": spent,
     }  # fmt: skip
 
 
 def start(network: Network, part: str, path: Path) -> int:
     """Give a part of ``network`` (all of it: "") the weights of a finished one, where names and shapes fit.
 
-    The finished network may have the part at its top (a backbone), under ``modal`` (a single modality) or under the same
-    name. Returns the number of tensors taken; raises InputError when none fits.
+    The finished network may have the part at its top (a backbone), under ``modal`` (a single modality) or under the
+    same name. Returns the number of tensors taken; raises InputError when none fits.
     """
     given = _read(path)["network"]
     module = network.get_submodule(part) if part else network

@@ -94,6 +94,10 @@ class Data(_Section):
     train: str = "train"
     watch: str = "public"
     test: str = "private"
+    folds: Literal["", "share", "person", "group"] = ""
+    """instead of watch and test: 70/15/15 at random per class (the papers'), ``count`` folds that keep people apart, or
+    one group held out at a time"""
+    count: int = Field(10, ge=2)
 
 
 class Quantisation(_Section):
@@ -108,6 +112,13 @@ class Recipe(_Section):
     title: str = ""
     """one line for the report"""
     paper: str = "ours"
+    family: Literal["visible", "infrared", "msx", "early", "late", "pixel", "temporal"] = "early"
+    """what is fused where, for the light benchmark"""
+    role: Literal["system", "ablation", "comparison"] = "system"
+    compares_with: str = ""
+    """recipe that an ablation or comparison stands beside"""
+    change: str = ""
+    """what differs from that recipe"""
     seed: int = 1
     crop: int = 48
     template: list[tuple[float, float]] | None = Field(default=None, min_length=5, max_length=5)

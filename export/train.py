@@ -8,18 +8,17 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from export import checkpoint, data, models, trainer
+from export import adversarial, checkpoint, data, models, pixelfusion, protocol, trainer
 from export import recipe as recipes
 from export.data.faces import Faces
 from export.errors import RecipeError
-from export.models.network import Network
+from export.models.network import Network, Temporal
 from export.models.resnet import start_from_file
 from export.recipe import Recipe, Step
 from export.trainer import Say, Trainer
@@ -28,6 +27,10 @@ NETWORK = "network.pt"
 """the finished network of a recipe, in its working folder"""
 FOREIGN = ".pth"
 """a state dict of torchvision's, such as ResNet-18's of ImageNet"""
+GENERATOR = "wgan"
+"""name of the one network that is no classifier: the generator of the pixel fusion"""
+SCENES = "pairs"
+"""name of the fusion pairs where a recipe names its data"""
 PLAN = "plan.json"
 TIMED = 6
 """batches that a budget is worked out from, after as many to warm up"""
@@ -51,35 +54,67 @@ class Job:
         return Job(self.file.with_name(f"{name}.toml"), self.out.with_name(name), self.reduced, self.minutes)
 
 
-def train(job: Job, say: Say) -> Path:
-    """Returns the finished network's file. Raises ExportError with one line."""
+def train(job: Job, say: Say) -> list[Path]:
+    """Returns the finished networks' files, one per fold. Raises ExportError with one line."""
     recipe = job.recipe
     for name in recipe.start.values():
         if not name.endswith(FOREIGN) and not (job.beside(name).out / NETWORK).is_file():
             say(f"{recipe.name} starts from {name}")
             train(job.beside(name), say)
+    if recipe.model.name == GENERATOR:
+        return [_train_generator(job, recipe, say)]
+    return [_train_part(job, recipe, part, say) for part in protocol.parts(recipe, temporal(recipe))]
+
+
+def _train_generator(job: Job, recipe: Recipe, say: Say) -> Path:
+    """The adversarial training has no labels: patches of faces, or of the scenes that are not held out."""
+    options = models.options(recipe.model, adversarial.WganOptions)
+    cpu, wall = trainer.cpu_seconds(), time.monotonic()
+    if recipe.data.name == SCENES:
+        root = data.fer2013.data_root()
+        source: adversarial.PatchSource = adversarial.ScenePatches(
+            pixelfusion.split_pairs(pixelfusion.read_pairs(root))[0]
+        )
+        seen = ""
+    else:
+        faces = data.load(recipe.data.name, recipe.data.train)
+        source, seen = adversarial.FacePatches(faces.images), faces.fingerprint
+    file = adversarial.train_generator(options, source, job.out, recipe.seed, say)
+    spent = {"cpu": trainer.cpu_seconds() - cpu, "wall": time.monotonic() - wall, "rows": 0, "epochs": options.epochs}
+    generator = adversarial.load_generator(file)
+    path = job.out / NETWORK
+    checkpoint.write(path, checkpoint.finished(generator, recipe, (), seen, {**spent, "budget": None}))
+    return path
+
+
+def temporal(recipe: Recipe) -> bool:
+    return isinstance(models.build(recipe.model, 2), Temporal)
+
+
+def _train_part(job: Job, recipe: Recipe, part: protocol.Part, say: Say) -> Path:
+    job = replace(job, out=job.out / part.name)
     job.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
-    faces, check = data.load(recipe.data.name, recipe.data.train), data.load(recipe.data.name, recipe.data.watch)
-    say(f"{recipe.name}: {len(faces)} training faces, {len(check)} to watch, {trainer.device()} {trainer.precision()}")
-    network = built(job, len(faces.classes), say)
-    return fit(job, recipe, network, faces, check, say)
+    seen = f"{len(part.train)} training faces, {trainer.device()} {trainer.precision()}"
+    say(f"{recipe.name} {part.name}: {seen}")
+    network = built(job, recipe, len(part.train.classes), part.name, say)
+    return fit(job, recipe, network, part.train, part.watch, say)
 
 
-def built(job: Job, classes: int, say: Say) -> Network:
+def built(job: Job, recipe: Recipe, classes: int, fold: str, say: Say) -> Network:
     """The network with the weights it starts from."""
-    recipe = job.recipe
+    home = replace(job, out=job.out.parent) if fold else job
     network = models.build(recipe.model, classes)
     for part, name in recipe.start.items():
         if name.endswith(FOREIGN):
             taken = start_from_file(network.get_submodule(part), Path(name))
         else:
-            taken = checkpoint.start(network, part, job.beside(name).out / NETWORK)
+            taken = checkpoint.start(network, part, home.beside(name).out / NETWORK)
         say(f"{part or recipe.name}: {taken} tensors from {name}")
     return network
 
 
-def fit(job: Job, recipe: Recipe, network: Network, faces: Faces, check: Faces, say: Say) -> Path:
+def fit(job: Job, recipe: Recipe, network: Network, faces: Faces, check: Faces | None, say: Say) -> Path:
     """All steps of ``recipe`` on ``faces``; then what the network settles in closed form (weights of a late fusion)."""
     steps = planned(job, recipe, network, faces, say)
     spent: dict[str, float] = {"cpu": 0.0, "wall": 0.0, "rows": 0, "epochs": 0}
@@ -93,17 +128,20 @@ def fit(job: Job, recipe: Recipe, network: Network, faces: Faces, check: Faces, 
     complete(network, recipe, faces, check, say)
     spent["cpu"] += time.process_time() - started
     path = job.out / NETWORK
-    checkpoint.write(path, checkpoint.finished(network, recipe, faces, {**spent, "budget": job.minutes}))
+    checkpoint.write(
+        path, checkpoint.finished(network, recipe, faces.classes, faces.fingerprint, {**spent, "budget": job.minutes})
+    )
     return path
 
 
-def complete(network: Network, recipe: Recipe, faces: Faces, check: Faces, say: Say) -> None:
+def complete(network: Network, recipe: Recipe, faces: Faces, check: Faces | None, say: Say) -> None:
+    """What is settled in closed form: on the watched rows where nothing was trained, else on the training rows."""
     settle: Any = getattr(network, "complete", None)
     if settle is None:
         return
-    learnt: Iterable[Any] = trainer.batches(faces, recipe.crop, network.uses, recipe.seed)
-    watched: Iterable[Any] = trainer.batches(check, recipe.crop, network.uses, recipe.seed)
-    say(str(settle(watched) if not recipe.training.steps else settle(learnt)))
+    shown = check if check is not None and not recipe.training.steps else faces
+    said = settle(trainer.batches(shown, recipe.crop, network.uses, recipe.seed))
+    say(f"{recipe.name}: {said}")
 
 
 def planned(job: Job, recipe: Recipe, network: Network, faces: Faces, say: Say) -> list[Step]:

@@ -83,20 +83,22 @@ class Trainer:
     def path(self) -> Path:
         return self.out / f"{self.step.name}.pt"
 
-    def run(self, train: Faces, check: Faces, say: Say) -> None:
+    def run(self, train: Faces, check: Faces | None, say: Say) -> None:
         """Every epoch that is left; then the network holds the averaged weights."""
         self._resume(say)
         while self.epoch < self.step.epochs:
             cpu, wall = cpu_seconds(), time.monotonic()
             loss = self._epoch(train, say)
-            self.watched.append(self.accuracy(check))
+            if check is not None:
+                self.watched.append(self.accuracy(check))
             self.epoch += 1
             self.cpu += cpu_seconds() - cpu
             self.wall += time.monotonic() - wall
             self._save(train)
             self._log(loss)
             done = f"{self.step.name} {self.epoch}/{self.step.epochs}"
-            say(f"{done}: loss {loss:.3f}, watch {self.watched[-1]:.2%}, {self.cpu / 60:.1f} CPU min so far")
+            watched = f", watch {self.watched[-1]:.2%}" if self.watched else ""
+            say(f"{done}: loss {loss:.3f}{watched}, {self.cpu / 60:.1f} CPU min so far")
         if self.recipe.training.ema:
             self.network.load_state_dict(self.average.module.state_dict())
 
@@ -187,7 +189,8 @@ class Trainer:
 
     def _log(self, loss: float) -> None:
         rate = self.optimiser.param_groups[0]["lr"]
-        row = {"step": self.step.name, "epoch": self.epoch, "loss": round(loss, 4), "watch": round(self.watched[-1], 4),
+        watched = round(self.watched[-1], 4) if self.watched else None
+        row = {"step": self.step.name, "epoch": self.epoch, "loss": round(loss, 4), "watch": watched,
                "lr": float(f"{rate:.3g}"), "cpu_seconds": round(self.cpu, 1)}  # fmt: skip
         with (self.out / "training.jsonl").open("a") as f:
             f.write(json.dumps(row) + "\n")

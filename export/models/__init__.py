@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -11,6 +11,8 @@ from export.errors import RecipeError, UsageError
 from export.models import jayaraman, naseem, pixel, pyconv, resnet, singh
 from export.models.network import Network
 from export.recipe import Model
+
+Kind = TypeVar("Kind", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,16 @@ def build(model: Model, classes: int) -> Network:
     if model.name not in REGISTRY:
         raise UsageError(f"[model] name = {model.name!r}: unknown; one of {', '.join(sorted(REGISTRY))}")
     entry = REGISTRY[model.name]
+    network: Network = entry.make(options(model, entry.options), classes)
+    return network
+
+
+def options(model: Model, kind: type[Kind]) -> Kind:
+    """The options that the recipe gives, checked. Raises RecipeError naming the wrong one and those there are."""
     try:
-        options = entry.options.model_validate(model.options)
+        return kind.model_validate(model.options)
     except ValidationError as e:
         first = e.errors(include_url=False)[0]
-        known = f"unknown option; {model.name} has {', '.join(entry.options.model_fields)}"
+        known = f"unknown option; {model.name} has {', '.join(kind.model_fields)}"
         said = known if first["type"] == "extra_forbidden" else first["msg"]
         raise RecipeError(f"recipe: 'model.{'.'.join(map(str, first['loc']))}': {said}") from None
-    network: Network = entry.make(options, classes)
-    return network

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ class Compared(nn.Module):
 
 def _torchvision(name: str) -> nn.Module:
     try:
-        from torchvision import models as zoo
+        zoo: Any = importlib.import_module("torchvision.models")
     except Exception as e:  # an installation that does not fit torch fails in ways of its own
         raise UsageError(f"backbone {name!r} comes from torchvision, which cannot be imported here ({e})") from None
     full: Any = getattr(zoo, COMPARED[name])()

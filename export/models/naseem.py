@@ -58,8 +58,8 @@ class PairOptions(_Options):
 class Msx(nn.Module):
     """Multispectral blend: the visible lens's fine structure laid over infrared, as the papers' camera does.
 
-    visible, infrared: [N, 1, S, S] in 0..255 -> float32 [N, 1, S, S] in 0..255. The fine structure is what a Gaussian of
-    two pixels takes away.
+    visible, infrared: [N, 1, S, S] in 0..255 -> float32 [N, 1, S, S] in 0..255. The fine structure is what a Gaussian
+    of two pixels takes away.
     """
 
     kernel: Tensor
@@ -182,14 +182,14 @@ class EarlyFusion(Network):
 
 
 class PairFusion(Network):
-    """Gated features of both lenses interleaved (v1, i1, v2, i2, ...), FC 1024->256, ReLU, batch norm, FC 256->K, dropout
-    between (2025 fig. 5)."""
+    """Gated features of both lenses interleaved (v1, i1, v2, i2, ...), FC 1024->256, ReLU, batch norm, dropout,
+    FC 256->K (2025 fig. 5)."""
 
     fusion = "early: pooled features of both lenses interleaved pair-wise"
 
     def __init__(self, o: PairOptions, classes: int) -> None:
         super().__init__()
-        self.branches = nn.ModuleDict({m: Modal(o, m) for m in BOTH})
+        self.branches = nn.ModuleDict({"visible": Modal(o, "visible"), "infrared": Modal(o, "infrared")})
         for modal in self.branches.values():
             modal.neck = nn.Identity()  # the pooled feature is fused, not a single modality's own layers
         wide = self.modal("visible").backbone.features

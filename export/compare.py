@@ -1,0 +1,67 @@
+"""``python -m export report --train``: every recipe trained and scored, those first that others start from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from export import adversarial, checkpoint, data, pixelfusion, recipe, score, train
+from export.data.faces import Faces
+from export.errors import ExportError
+from export.report import results
+from export.report.results import System
+from export.train import Job
+
+Say = Callable[[str], None]
+RUNS = Path("runs")
+
+
+def missing(recipes: Path, into: Path, reduced: bool, minutes: float | None, say: Say) -> None:
+    """Train and score what has no results file. A recipe that cannot run here (a set that is not there, a backbone
+    without torchvision) is named and passed over; the report then has its row without figures."""
+    have = {s.key for s in results.read_systems(into)}
+    for file in sorted(recipes.glob("*.toml")):
+        job = Job(file, folder(file.stem, reduced), reduced, minutes)
+        if f"{file.stem}-reduced" in have if reduced else file.stem in have:
+            continue
+        try:
+            train.train(job, say)
+            if job.recipe.model.name != train.GENERATOR:
+                results.write(score.score(job, say), into)
+            elif job.recipe.data.name == train.SCENES:
+                fusion(job, into.parent, say)
+        except ExportError as e:
+            say(f"{file.stem}: passed over: {e}")
+
+
+def fusion(job: Job, into: Path, say: Say) -> Path:
+    """Figures of merit of a trained scene generator beside the classical methods, on the pairs held out."""
+    held_out = pixelfusion.split_pairs(pixelfusion.read_pairs(data.fer2013.data_root()))[1]
+    table = pixelfusion.compare_fusion(job.out / adversarial.FILE, held_out, say)
+    command = f"python -m export score export/recipes/{job.file.name}"
+    path = into / "pixel-fusion.json"
+    pixelfusion.write_results(path, table, pairs=len(held_out), dataset="RoadScene (held out) and TNO", command=command)
+    return path
+
+
+def folder(name: str, reduced: bool) -> Path:
+    return (RUNS / "reduced" if reduced else RUNS) / name
+
+
+def for_maps(recipes: Path, say: Say) -> tuple[Faces | None, Callable[[System], object | None] | None]:
+    """Test faces and trained networks for the activation maps; (None, None) where the faces are not there."""
+    try:
+        faces = data.load("fer2013", "private")
+    except ExportError as e:
+        say(f"no activation maps: {e}")
+        return None, None
+
+    def network(system: System) -> object | None:
+        reduced = system.variant == "reduced"
+        path = folder(system.recipe, reduced) / train.NETWORK
+        try:
+            return checkpoint.load(path, recipe.read(recipes / f"{system.recipe}.toml", reduced)).model
+        except ExportError:
+            return None
+
+    return faces, network
