@@ -14,6 +14,7 @@ features that center loss has gathered round those means, stays right without be
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -163,7 +164,7 @@ class Singh(Temporal):
         return logits.float()
 
     def describe(self, batch: Batch) -> Tensor:
-        """The attended feature float32 [N, F] of single frames or sequences, as :meth:`complete` wants it."""
+        """The attended feature float32 [N, F] of single frames or sequences."""
         visible, infrared, present, _ = batch
         t = visible.shape[1] if visible.ndim == 5 else 1
         if visible.ndim == 5:
@@ -179,16 +180,21 @@ class Singh(Temporal):
             return entropy
         return entropy + self.options.center_weight * self.center(attended, batch[3])
 
-    def complete(self, features: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> None:
-        """Fit LDA to attended features float32 [N, F] of the training set (eval mode), labels int64 [N].
+    @torch.inference_mode()  # type: ignore[untyped-decorator]
+    def complete(self, batches: Iterable[Batch]) -> str:
+        """Fit LDA to the training set's ``batches`` (in eval mode, undisturbed); returns what was found, for the log.
 
         Raises InputError when there are fewer than two classes. Nothing happens where the option is off.
         """
         if not self.options.lda:
-            return
+            return "no discriminant analysis"
+        place = self.projection.device
+        seen = [(self.describe(tuple(x.to(place) for x in b)).cpu(), b[3].cpu()) for b in batches]
+        features, labels = (torch.cat(x).numpy() for x in zip(*seen, strict=True))
         projection, middle = discriminant_projection(features.astype(np.float64), labels)
         self.projection.copy_(torch.from_numpy(projection.astype(np.float32)))
         self.middle.copy_(torch.from_numpy(middle.astype(np.float32)))
+        return f"discriminant space of {round(float(np.trace(projection)))} dimensions, from {len(labels)} examples"
 
 
 def discriminant_projection(

@@ -85,7 +85,7 @@ def test_the_two_graphs_answer_as_torch_does(make: Callable[[], Temporal], tmp_p
     torch.manual_seed(0)
     network = make()
     if isinstance(network, singh.Singh):
-        network.complete(np.random.default_rng(0).normal(size=(40, 32)).astype(np.float32), np.arange(40) % 5)
+        network.eval().complete([batch(40)])
     with torch.no_grad():
         network.train()(*batch(32)[:3])
     network.eval()
@@ -215,9 +215,10 @@ def test_completing_changes_the_answers_once_and_travels_with_the_weights() -> N
     network = SMALL[2]().eval()
     given = batch(40)
     with torch.inference_mode():
-        before, described = network(*given[:3]), network.describe(given).numpy()
-        network.complete(described, given[3].numpy())
+        before = network(*given[:3])
+        said = network.complete([batch(15), given])
         after = network(*given[:3])
+    assert "4 dimensions, from 55 examples" in said
     assert not torch.allclose(before, after, atol=1e-6)
     other = SMALL[2]().eval()
     other.load_state_dict(network.state_dict())
@@ -227,8 +228,7 @@ def test_completing_changes_the_answers_once_and_travels_with_the_weights() -> N
 
 def test_without_lda_completing_changes_nothing() -> None:
     network = singh.Singh(singh.Options(side=32, width=0.125, lda=False), 5).eval()
-    features = np.random.default_rng(0).normal(size=(40, len(network.middle))).astype(np.float32)
-    network.complete(features, np.arange(40) % 5)
+    network.complete([batch(40)])
     assert torch.equal(network.projection, torch.eye(len(network.middle)))
 
 
