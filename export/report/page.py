@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from export.data.faces import Faces
 from export.errors import UsageError
 from export.report import as_html, as_markdown, benches, literature, material, sections
 from export.report.document import Block, Code, Document, Heading, Image, Paragraph, Strong
 from export.report.material import Material
 from export.report.results import System
+
+if TYPE_CHECKING:  # the readers need OpenCV, the page alone does not
+    from export.data.faces import Faces
 
 TITLE = "EdgeFER: the systems of five papers, trained and compared"
 Networks = Callable[[System], "object | None"]
