@@ -33,8 +33,8 @@ class Halves(Network):
             nn.init.ones_(conv.weight)
 
     def forward(self, visible: Tensor, infrared: Tensor, present: Tensor) -> Tensor:
-        # In-place activations must not disturb what was stored.
-        v = torch.relu_(self.left(torch.relu_(self.first(visible.float()))))
+        # Working in place must not disturb what was stored: 500 is more than any output.
+        v = self.left(torch.relu_(self.first(visible.float()))).sub_(500.0) + 500.0
         i = torch.relu_(self.right(self.first(infrared.float())))
         self.unused(v)  # a later map of the visible lens, but not on the way to the logits
         half = SIZE // 2
