@@ -28,9 +28,13 @@ class Pending:
     paper: str
     title: str
     command: str
+    used: bool
+    """results of others say that it was trained: a part, or a generator that pixel fusion was measured with"""
 
     @property
     def remark(self) -> Text:
+        if self.used:
+            return "trained as a part of others, no accuracy of its own"
         return ("not trained yet: ", Code(self.command))
 
 
@@ -68,7 +72,7 @@ class Material:
         return [
             Published(figure=f.value, what=f"{f.metric}, {f.dataset}", where=f.where, status=f.status, reason=f.reason)
             for f in self.literature
-            if recipe in f.recipes and f.metric.startswith("accuracy")
+            if recipe in f.recipes and f.metric.startswith(("accuracy", "average"))
         ]
 
     def total_cpu(self, system: System) -> float | None:
@@ -90,15 +94,16 @@ def read(results_dir: Path, recipes_dir: Path, pictures: Path) -> Material:
     systems = results.read_systems(results_dir / "systems")
     fused = results_dir / "pixel-fusion.json"
     papers, literature = published.read()
-    recipes = [_pending(path) for path in sorted(recipes_dir.glob("*.toml"))]
+    fusion = results.read_one(fused, PixelFusion) if fused.is_file() else None
+    parts = {name for s in systems for name in s.training.starts_from} | set(fusion.about.recipes if fusion else ())
+    recipes = [_pending(path, parts) for path in sorted(recipes_dir.glob("*.toml"))]
     have = {s.recipe for s in systems}
     waiting = [p for p in recipes if p.recipe not in have]
     commands = {p.recipe: p.command for p in recipes}
-    fusion = results.read_one(fused, PixelFusion) if fused.is_file() else None
     return Material(systems, waiting, fusion, papers, literature, pictures, commands)
 
 
-def _pending(path: Path) -> Pending:
+def _pending(path: Path, parts: set[str]) -> Pending:
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
@@ -110,4 +115,4 @@ def _pending(path: Path) -> Pending:
     paper = paper if paper in published.read()[0] else OURS
     # The last folders are enough to type, and say nothing of the machine the report was made on.
     where = Path(*path.parts[-3:]).as_posix()
-    return Pending(recipe, paper, str(raw.get("title", recipe)), f"python -m export train {where}")
+    return Pending(recipe, paper, str(raw.get("title", recipe)), f"python -m export train {where}", recipe in parts)

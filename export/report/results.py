@@ -216,6 +216,8 @@ class AboutFusion(BaseModel):
     dataset: str = ""
     command: str
     """what makes the file anew"""
+    recipes: tuple[str, ...] = ()
+    """recipes of the trained methods in it"""
 
 
 class PixelFusion(Part):

@@ -33,7 +33,8 @@ def overview(m: Material) -> list[Block]:
         "A lens simulated",
     )  # fmt: skip
     blocks: list[Block] = [Heading(2, "All systems")]
-    blocks.append(Paragraph(f"{len(m.systems)} recipes are trained and measured, {len(m.pending)} are not yet."))
+    open_recipes = sum(not p.used for p in m.pending)
+    blocks.append(Paragraph(f"Results: {len(m.systems)}. Recipes not trained yet: {open_recipes}."))
     if rows:
         blocks.append(Table(columns, tuple(rows), frozenset({3, 4, 5, 6})))
         blocks.append(Paragraph(_READING))
