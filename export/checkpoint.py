@@ -49,19 +49,25 @@ def finished(
 def start(network: Network, part: str, path: Path) -> int:
     """Give a part of ``network`` (all of it: "") the weights of a finished one, where names and shapes fit.
 
-    The finished network may have the part at its top (a backbone), under ``modal`` (a single modality) or under the
-    same name. Returns the number of tensors taken; raises InputError when none fits.
+    Of all modules of the finished network that one is taken of which most fits; among equals the one of the part's own
+    name. Returns the number of tensors taken; raises InputError when none of them is a matrix or a kernel.
     """
     given = _read(path)["network"]
     module = network.get_submodule(part) if part else network
-    own = module.state_dict()
-    for prefix in ("", "modal.", f"{part.rpartition('.')[2]}."):
-        cut = {k.removeprefix(prefix): v for k, v in given.items() if k.startswith(prefix)}
-        fitting = {k: v for k, v in cut.items() if k in own and v.shape == own[k].shape}
-        if any(v.ndim > 1 for v in fitting.values()):
-            module.load_state_dict(fitting, strict=False)
-            return len(fitting)
-    raise InputError(f"{path}: nothing in it fits '{part}'; check [start] of the recipe")
+    own, name = module.state_dict(), part.rpartition(".")[2]
+    inside = {".".join(key.split(".")[:depth]) for key in given for depth in range(key.count(".") + 1)}
+    found = {place: _fitting(given, place, own) for place in sorted(inside)}
+    best = max(found, key=lambda place: (len(found[place]), place.rpartition(".")[2] == name))
+    if not any(v.ndim > 1 for v in found[best].values()):
+        raise InputError(f"{path}: nothing in it fits '{part}'; check [start] of the recipe")
+    module.load_state_dict(found[best], strict=False)
+    return len(found[best])
+
+
+def _fitting(given: dict[str, Any], place: str, own: dict[str, Any]) -> dict[str, Any]:
+    head = f"{place}." if place else ""
+    cut = {k.removeprefix(head): v for k, v in given.items() if k.startswith(head)}
+    return {k: v for k, v in cut.items() if k in own and v.shape == own[k].shape}
 
 
 def read_state(path: Path, where: torch.device | str = "cpu") -> dict[str, Any]:

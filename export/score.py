@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 
 from edgefer.types import F32
-from export import checkpoint, lenses, metrics, onnx_graph, protocol, statistics, temporal_graph, train, trainer
+from export import checkpoint, data, lenses, metrics, onnx_graph, protocol, statistics, temporal_graph, train, trainer
 from export.data.faces import Faces, Labels
 from export.evaluate import GAINS, darkened
 from export.models.network import Network, Temporal
@@ -88,7 +88,8 @@ def _identity(job: Job, recipe: Recipe) -> dict[str, Any]:
     same = ("paper", "title", "family", "role", "compares_with", "change", "seed")
     variant = "reduced" if job.reduced else "full"
     return {name: getattr(recipe, name) for name in same} | {
-        "recipe": recipe.name, "variant": variant, "dataset": recipe.data.name, "machine": machine(),
+        "recipe": recipe.name, "variant": variant, "dataset": data.READERS[recipe.data.name].about,
+        "machine": machine(),
     }  # fmt: skip
 
 

@@ -45,7 +45,8 @@ def quantised(tiny_world: Path) -> Path:
     plan, out, data = recipe.read(tiny_world / "tiny.toml"), tiny_world / "out", tiny_world / "data"
     out.mkdir()
     faces, public = fer2013.load("train", data), fer2013.load("public", data)
-    checkpoint.write(out / "network.pt", checkpoint.finished(_network(plan), plan, faces.classes, faces.fingerprint, {"epochs": 2}))
+    trained = checkpoint.finished(_network(plan), plan, faces.classes, faces.fingerprint, {"epochs": 2})
+    checkpoint.write(out / "network.pt", trained)
     quantize.quantize(plan, out / "network.pt", out, faces, public, lambda line: None)
     return out
 
