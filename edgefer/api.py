@@ -34,6 +34,7 @@ class Estimator:
         """
         pair = _pair(visible, infrared)
         self._locator.forget()
+        self._network.reset()
         face = self._locator.find(pair) or self._locator.find(pair)  # the second look is at the other lens
         scores = self._network.infer(self._aligner.cut(pair, face)) if face else None
         m = self.bundle.manifest

@@ -47,6 +47,7 @@ def parser() -> Parser:
         sub.add_argument("--threads", type=_count, default=os.cpu_count() or 1, help="processor threads (default: all)")
     for name in ("train", "score"):
         added[name].add_argument("--reduced", action="store_true", help="reduced width, one schedule for all systems")
+        added[name].add_argument("--data", default="", help="another set than the recipe's: viri, nvie, paired, ...")
     _report_arguments(commands)
     for sub in (added["train"], commands.choices["report"]):
         sub.add_argument("--cpu-minutes", type=_minutes, help="fit the epochs to this much processor time")
@@ -120,12 +121,12 @@ def _run(args: argparse.Namespace, say: Progress) -> None:
 
     reduced = getattr(args, "reduced", False)
     args.plan = recipe.read(args.recipe, reduced)
-    args.out = args.out or _folder(args.plan.name, reduced)
+    args.out = args.out or _folder(args.plan.name, reduced, getattr(args, "data", ""))
     COMMANDS[args.command](args, say)
 
 
-def _folder(recipe: str, reduced: bool) -> Path:
-    return Path("runs") / ("reduced" if reduced else "") / recipe
+def _folder(recipe: str, reduced: bool, data: str) -> Path:
+    return Path("runs") / data / ("reduced" if reduced else "") / recipe
 
 
 def _limit_threads(threads: int) -> None:
@@ -139,7 +140,7 @@ def _limit_threads(threads: int) -> None:
 def _train(args: argparse.Namespace, say: Progress) -> None:
     from export import train
 
-    job = train.Job(args.recipe, args.out, args.reduced, args.cpu_minutes)
+    job = train.Job(args.recipe, args.out, args.reduced, args.cpu_minutes, args.data)
     for path in train.train(job, say):
         say(f"trained: {path}")
 
@@ -148,7 +149,7 @@ def _score(args: argparse.Namespace, say: Progress) -> None:
     from export import compare, score, train
     from export.report import results
 
-    job = train.Job(args.recipe, args.out, args.reduced)
+    job = train.Job(args.recipe, args.out, args.reduced, data=args.data)
     if args.plan.model.name == train.GENERATOR:
         say(f"results: {compare.fusion(job, RESULTS if args.commit_results else args.out, say)}")
         return
@@ -217,10 +218,10 @@ def _report(args: argparse.Namespace, results: dict[str, Any]) -> None:
 def _bundle(args: argparse.Namespace, say: Progress) -> None:
     from export import pack
     from export.data import fer2013
-    from export.quantize import INT8
 
-    pack.read_report(args.out)
-    calibration = pack.calibrate(args.out / INT8, fer2013.load("public"), args.plan.seed, args.threads)
+    report = pack.read_report(args.out)
+    answer = pack.answering(args.out, report, args.threads)
+    calibration = pack.calibrate(answer, report["lenses_needed"], fer2013.load("public"), args.plan.seed)
     say(f"temperature {calibration.temperature}, least confidence {calibration.min_conf}")
     measure = lambda bundle: _measure(args, bundle, args.to, say)  # noqa: E731
     _report(args, pack.pack(args.plan, args.out, args.to, calibration, measure))

@@ -51,7 +51,6 @@ face detector YuNet (MIT) is not part of the bundle.
 
 def model_card(recipe: Recipe, calibration: dict[str, Any], report: dict[str, Any], results: dict[str, Any]) -> str:
     """The whole card; without ``results`` the figures say that they were not measured."""
-    chosen = report["chosen"]
     head = f"""# {recipe.name}@{recipe.version}
 
 Driver's facial expression ({", ".join(report["labels"])}) from an aligned visible and infrared crop of
@@ -60,14 +59,20 @@ Driver's facial expression ({", ".join(report["labels"])}) from an aligned visib
 """
     protocol = f"""## Protocol
 
-Trained by `python -m export train` ({_steps(recipe)}); averaged weights. Quantised to
-{report["precision"]}, calibration `{chosen["method"]}` on {report["calibration"]}, chosen on
-{report["compared_on"]}. Temperature {calibration["temperature"]} and the least confidence
+Trained by `python -m export train` ({_steps(recipe)}); averaged weights.
+{_quantised(report)}. Temperature {calibration["temperature"]} and the least confidence
 {calibration["min_conf"]} (the surest 80 % of the views reach it) come from PublicTest, both lenses and each alone in
 equal shares. Nothing was selected on PrivateTest, on which the figures rest.
 """
     return "\n".join([head, _DATA.format(data=report["training_data_sha256"], simulated=SIMULATED), protocol,
                       _figures(results), _LIMITS])  # fmt: skip
+
+
+def _quantised(report: dict[str, Any]) -> str:
+    if "chosen" not in report:
+        return f"Graphs in {report['precision']}, not quantised"
+    how = f"calibration `{report['chosen']['method']}` on {report['calibration']}"
+    return f"Quantised to {report['precision']}, {how}, chosen on {report['compared_on']}"
 
 
 def _steps(recipe: Recipe) -> str:
@@ -126,12 +131,18 @@ def _precision(results: dict[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
+DARK = {
+    "fused": "fused", "visible": "visible alone", "infrared": "infrared (simulated) alone",
+    "better_single": "better single lens",
+}  # fmt: skip
+
+
 def _darkness(results: dict[str, Any]) -> list[str]:
     lines = [
         "Less light on the visible lens (simulated noise), private; infrared brings its own light:", "",
-        "| light | fused | visible alone | infrared (simulated) alone | better single lens |", "|---" * 5 + "|",
     ]  # fmt: skip
+    keys = [k for k in results["darkness"][0] if k != "gain"]
+    lines += ["| light | " + " | ".join(DARK[k] for k in keys) + " |", "|---" * (len(keys) + 1) + "|"]
     for r in results["darkness"]:
-        keys = ("fused", "visible", "infrared", "better_single")
         lines.append(f"| {r['gain']:g} | " + " | ".join(f"{r[k]:.2%}" for k in keys) + " |")
     return [*lines, ""]

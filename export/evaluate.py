@@ -25,6 +25,7 @@ from export.lenses import Inputs
 GAINS = (0.5, 0.25, 0.1, 0.05, 0.02, 0.01)
 """light on the visible lens, relative to the picture as taken; the infrared lens brings its own"""
 COVERAGE = 0.8
+DARK_KEYS = {"visible+infrared": "fused", "visible": "visible", "infrared": "infrared"}
 Say = Callable[[str], None]
 
 
@@ -43,7 +44,7 @@ def evaluate_device(
     """
     network = open_network(bundle, Infer(threads=threads))
     try:
-        views = lenses.views(faces, seed)
+        views = lenses.views(faces, seed, bundle.manifest.lenses_needed)
         logits = {mode: device_logits(network, x, f"{mode}", say) for mode, x in views.items()}
         darkness = dark_steps(network, faces, views, logits, seed, say)
     finally:
@@ -74,6 +75,7 @@ def device_logits(network: Network, inputs: Inputs, name: str, say: Say) -> F32:
     out, n = [], len(present)
     for k in range(n):
         one = slice(k, k + 1)
+        network.reset()  # every picture is somebody else's
         out.append(network.infer(AlignedPair(visible[one], infrared[one], present[one])).logits)
         if k % 500 == 499:
             say(f"\r{name}: {k + 1}/{n}")
@@ -123,16 +125,19 @@ def dark_steps(
 
     The lens is told to be present even where it shows next to nothing; the daemon would call it black.
     """
-    infrared = views["visible+infrared"][1][..., 0]
-    alone = metrics.accuracy(logits["infrared"], faces.labels)
     rows = []
     for gain in GAINS:
         dark = darkened(faces.images, gain, seed)
-        row = {"gain": gain, "infrared": alone}
-        for key, mode in (("fused", "visible+infrared"), ("visible", "visible")):
-            scores = device_logits(network, lenses.inputs(dark, infrared, mode), f"gain {gain:g}, {mode}", say)
-            row[key] = metrics.accuracy(scores, faces.labels)
-        rows.append({**row, "better_single": max(row["visible"], alone)})
+        row = {"gain": gain}
+        for mode, (_, infrared, present) in views.items():
+            scores = logits[mode]
+            if present[0, 0]:
+                lit = lenses.inputs(dark, infrared[..., 0], mode)
+                scores = device_logits(network, lit, f"gain {gain:g}, {mode}", say)
+            row[DARK_KEYS[mode]] = metrics.accuracy(scores, faces.labels)
+        if len(views) > 1:
+            row["better_single"] = max(row["visible"], row["infrared"])
+        rows.append(row)
     return rows
 
 
@@ -190,6 +195,6 @@ def _float_rows(results: dict[str, Any]) -> list[str]:
 
 
 def _dark_rows(results: dict[str, Any]) -> list[str]:
-    keys = ("fused", "visible", "infrared", "better_single")
+    keys = [k for k in results["darkness"][0] if k != "gain"]
     rows = ["visible light".ljust(20) + "".join(f"{k.replace('_', ' '):>15}" for k in keys)]
     return rows + [f"{r['gain']:<20g}" + "".join(f"{r[k]:15.2%}" for k in keys) for r in results["darkness"]]

@@ -7,6 +7,7 @@ Collins (NASA, in scikit-image) and Grace Hopper (US Navy, in matplotlib).
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,10 +18,9 @@ from edgefer.align.geometry import similarity
 from edgefer.bundle import Golden
 from edgefer.capture.nir import draw_optics, simulate_nir
 from edgefer.types import F64, U8
-from export import onnx_graph
 from export.data.augment import darken
 from export.errors import InputError
-from export.lenses import MODES, Inputs
+from export.lenses import Answer, Inputs, modes
 
 COUNT = 24
 
@@ -54,16 +54,16 @@ def read(portrait: Portrait) -> U8:
     return np.asarray(image, np.uint8)
 
 
-def pairs(size: int, template: F64, count: int = COUNT, seed: int = 7) -> Inputs:
+def pairs(size: int, template: F64, needed: Sequence[str] = (), count: int = COUNT, seed: int = 7) -> Inputs:
     """``count`` pairs: mild random similarity warps, every third dark, lenses lost in turn; template float64 [5, 2]."""
     rng = np.random.default_rng(seed)
     faces = [(read(p), np.array(p.landmarks, np.float64)) for p in PORTRAITS]
-    modes = list(MODES.values())
+    states = list(modes(needed).values())
     visible, infrared = (np.zeros((count, size, size, 1), np.uint8) for _ in range(2))
     present = np.empty((count, 2), np.float32)
     for k in range(count):
         crop = _crop(*faces[k % len(faces)], _shaken(template, rng), size)
-        present[k] = seen = modes[(k // len(faces)) % len(modes)]
+        present[k] = seen = states[(k // len(faces)) % len(states)]
         if seen[1]:
             infrared[k, ..., 0] = simulate_nir(crop, draw_optics(rng), rng)
         if seen[0]:
@@ -88,7 +88,7 @@ def _crop(image: U8, landmarks: F64, target: F64, size: int) -> U8:
     return np.asarray(crop, np.uint8)
 
 
-def make(graph: Path, size: int, template: F64) -> Golden:
-    """The vectors and what ``graph`` answers to them, one by one, on this machine."""
-    inputs = pairs(size, template)
-    return Golden(*inputs, onnx_graph.run(graph, inputs, batch=1))
+def make(answer: Answer, size: int, template: F64, needed: Sequence[str]) -> Golden:
+    """The vectors and the logits that the graph's ``answer`` gives to them on this machine."""
+    inputs = pairs(size, template, needed)
+    return Golden(*inputs, answer(inputs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,20 @@ from export.data.faces import Faces, Labels
 Inputs = tuple[U8, U8, F32]
 """visible uint8 [N, S, S, 1], infrared uint8 [N, S, S, 1], present float32 [N, 2]"""
 
+Answer = Callable[[Inputs], F32]
+"""a graph, or an encoder and its head, at work: inputs -> logits float32 [N, K]"""
+
 MODES = {"visible+infrared": (1, 1), "visible": (1, 0), "infrared": (0, 1)}
 """name -> ``present``"""
+
+
+def modes(needed: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """The states in which a network that needs these lenses has an answer."""
+    if not needed:
+        return MODES
+    name = "+".join(lens for lens in ("visible", "infrared") if lens in needed)
+    return {name: MODES[name]}
+
 
 SIMULATED = (
     "the infrared lens is a simulation (edgefer.capture.nir) of the same visible face; no real infrared image was used"
@@ -35,17 +48,18 @@ def feed(pairs: Inputs, rows: slice) -> dict[str, npt.NDArray[Any]]:
     return {"visible": visible[rows], "infrared": infrared[rows], "present": present[rows]}
 
 
-def views(faces: Faces, seed: int) -> dict[str, Inputs]:
+def views(faces: Faces, seed: int, needed: Sequence[str] = ()) -> dict[str, Inputs]:
     """Every mode of every face, undisturbed light; one fixed infrared draw per image."""
     infrared = augment.simulated_infrared(faces.images, seed)
-    return {mode: inputs(faces.images, infrared, mode) for mode in MODES}
+    return {mode: inputs(faces.images, infrared, mode) for mode in modes(needed)}
 
 
-def mixed(faces: Faces, seed: int) -> tuple[Inputs, Labels]:
-    """All modes of every face, one behind the other: 3 N rows, and their labels int64 [3 N]."""
-    visible, infrared, present = zip(*views(faces, seed).values(), strict=True)
+def mixed(faces: Faces, seed: int, needed: Sequence[str] = ()) -> tuple[Inputs, Labels]:
+    """All modes of every face, one behind the other: M N rows, and their labels int64 [M N]."""
+    shown = views(faces, seed, needed)
+    visible, infrared, present = zip(*shown.values(), strict=True)
     stacked = (np.concatenate(visible), np.concatenate(infrared), np.concatenate(present))
-    return stacked, np.tile(faces.labels, len(MODES))
+    return stacked, np.tile(faces.labels, len(shown))
 
 
 def head(faces: Faces, count: int, seed: int) -> Faces:

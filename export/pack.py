@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ from edgefer.bundle import CARD, GOLDEN, MANIFEST, MANIFEST_HASH, Bundle, Manife
 from edgefer.config import Infer
 from edgefer.infer import open_network
 from edgefer.locate.yunet import MODEL_FILE, MODEL_SHA256
-from export import card, golden, lenses, metrics, onnx_graph
+from export import card, golden, lenses, metrics, onnx_graph, temporal_graph
 from export.data.faces import Faces
 from export.errors import InputError, UsageError
 from export.evaluate import COVERAGE, flat_metrics
-from export.quantize import INT8, PRECISION, REPORT
+from export.lenses import Answer
+from export.quantize import INT8, REPORT
 from export.recipe import Recipe
 
 TOLERANCE = 0.03
@@ -36,15 +37,30 @@ class Calibration:
     min_conf: float
 
 
-def calibrate(graph: Path, public: Faces, seed: int, threads: int = 1) -> Calibration:
-    """From PublicTest through the quantised graph, both lenses and each alone in equal shares.
+def files(report: dict[str, Any]) -> list[str]:
+    """The graphs of the bundle: one, or encoder and head."""
+    return [temporal_graph.ENCODER, temporal_graph.HEAD] if "temporal" in report else [INT8]
+
+
+def answering(out: Path, report: dict[str, Any], threads: int = 1) -> Answer:
+    """The graphs that ``quantize`` left in ``out`` at work, one pair at a time as on the device."""
+    if "temporal" not in report:
+        return lambda inputs: onnx_graph.run(out / INT8, inputs, batch=1, threads=threads)
+    section = report["temporal"]
+    encoder, head = (out / name for name in files(report))
+    graphs = temporal_graph.TwoGraphs(encoder, head, section["window"], section["features"])
+    return lambda inputs: temporal_graph.frame_logits(graphs, inputs)
+
+
+def calibrate(answer: Answer, needed: Sequence[str], public: Faces, seed: int) -> Calibration:
+    """From PublicTest through the graph; both lenses and each alone in equal shares where either will do.
 
     ``min_conf`` is the confidence that the surest 80 % of those views reach: the rest, where the network errs most
     (selective risk, Geifman & El-Yaniv 2017), is better called uncertain. The daemon compares it with a probability
     smoothed over time, which is steadier than a single view's.
     """
-    inputs, labels = lenses.mixed(public, seed)
-    logits = onnx_graph.run(graph, inputs, threads=threads)
+    inputs, labels = lenses.mixed(public, seed, needed)
+    logits = answer(inputs)
     temperature = metrics.fit_temperature(logits, labels)
     least = metrics.confidence_at(metrics.probabilities(logits, temperature), COVERAGE)
     return Calibration(round(temperature, 4), round(least, 3))
@@ -111,10 +127,12 @@ def _fill(recipe: Recipe, out: Path, stage: Path) -> dict[str, Any]:
     if recipe.template is None:
         raise UsageError(f"recipe {recipe.name} has no crop template; measure it: python -m export template RECIPE")
     report = read_report(out)
-    if not (out / INT8).is_file():
-        raise InputError(f"{out / INT8}: not found; run `python -m export quantize` first")
-    shutil.copyfile(out / INT8, stage / INT8)
-    vectors = golden.make(stage / INT8, recipe.crop, np.array(recipe.template, np.float64))
+    for name in files(report):
+        if not (out / name).is_file():
+            raise InputError(f"{out / name}: not found; run `python -m export quantize` first")
+        shutil.copyfile(out / name, stage / name)
+    template = np.array(recipe.template, np.float64)
+    vectors = golden.make(answering(stage, report), recipe.crop, template, report["lenses_needed"])
     np.savez_compressed(stage / GOLDEN, **asdict(vectors))
     return report
 
@@ -123,17 +141,18 @@ def _seal(stage: Path, recipe: Recipe, c: Calibration, report: dict[str, Any], r
     """Write the card and, last, the manifest with every hash."""
     text = card.model_card(recipe, asdict(c), report, results)
     (stage / CARD).write_text(text, encoding="utf-8")
-    manifest = Manifest.model_validate(_manifest(recipe, c, report, results, _hashes(stage)))
-    (stage / MANIFEST).write_text(json.dumps(manifest.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
+    names = sorted([*files(report), GOLDEN, CARD])
+    manifest = Manifest.model_validate(
+        _manifest(recipe, c, report, results, {name: file_sha256(stage / name) for name in names})
+    )
+    # A bundle over single frames must stay readable to devices that know no "temporal".
+    text = json.dumps(manifest.model_dump(mode="json", exclude_none=True), indent=1)
+    (stage / MANIFEST).write_text(text + "\n", encoding="utf-8")
     (stage / MANIFEST_HASH).write_text(file_sha256(stage / MANIFEST) + "\n", encoding="ascii")
 
 
-def _hashes(stage: Path) -> dict[str, str]:
-    return {name: file_sha256(stage / name) for name in sorted((INT8, GOLDEN, CARD))}
-
-
 def _manifest(
-    recipe: Recipe, c: Calibration, report: dict[str, Any], results: dict[str, Any], files: dict[str, str]
+    recipe: Recipe, c: Calibration, report: dict[str, Any], results: dict[str, Any], hashes: dict[str, str]
 ) -> dict[str, Any]:
     return {
         "schema_version": 1,
@@ -145,7 +164,8 @@ def _manifest(
         "fusion": report["fusion"],
         "temperature": c.temperature,
         "thresholds": {"min_conf": c.min_conf},
-        "graphs": [{"file": INT8, "runtime": "onnxruntime", "precision": PRECISION}],
+        "graphs": [{"file": files(report)[0], "runtime": "onnxruntime", "precision": report["precision"]}],
+        "temporal": report.get("temporal"),
         "golden_tolerance": TOLERANCE,
         "detector": {"name": MODEL_FILE, "sha256": MODEL_SHA256},
         "training": {
@@ -154,5 +174,5 @@ def _manifest(
             "simulated": lenses.SIMULATED,
         },
         "metrics": flat_metrics(results) if results else {},
-        "files": files,
+        "files": hashes,
     }

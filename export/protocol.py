@@ -12,7 +12,7 @@ from export import data
 from export.data import fer2013, splits
 from export.data.faces import Faces
 from export.errors import RecipeError
-from export.recipe import Recipe
+from export.recipe import Data, Recipe
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,12 @@ def parts(recipe: Recipe, temporal: bool) -> Iterator[Part]:
     """One for an official split, one per fold otherwise. Raises RecipeError for folds of a set without people."""
     d = recipe.data
     if not d.folds:
-        train, watch, test = (data.load(d.name, split) for split in (d.train, d.watch, d.test))
+        train, test = (data.load(d.name, split, side=recipe.crop) for split in (d.train, d.test))
+        watch = data.load(d.name, d.watch, side=recipe.crop) if d.watch else None
         clean = fer2013.twin_free() if d.name == "fer2013" and d.test == "private" else None
         yield Part("", train, watch, test, clean)
         return
-    faces = _frames(data.load(d.name, d.train), temporal)
+    faces = _frames(data.load(d.name, d.train, side=recipe.crop), temporal)
     if d.folds == "share":
         cut = splits.by_share(faces.labels, seed=recipe.seed)
         yield Part("", faces.take(cut.train), faces.take(cut.val), faces.take(cut.test))
@@ -48,6 +49,17 @@ def parts(recipe: Recipe, temporal: bool) -> Iterator[Part]:
     folds = splits.leave_one_group_out(faces.person) if by_group else splits.by_person(faces.person, d.count)
     for k, fold in enumerate(folds):
         yield Part(f"fold-{k + 1}", faces.take(fold.train), None, faces.take(fold.test))
+
+
+def other(name: str) -> Data:
+    """How a recipe is trained on another set (``--data``): its own split, or 70/15/15 at random where it has none.
+
+    Raises UsageError for a set that no reader knows.
+    """
+    reader = data.reader(name)
+    if "all" in reader.splits:
+        return Data(name=name, train="all", folds="share")
+    return Data(name=name) if "public" in reader.splits else Data(name=name, watch="", test="test")
 
 
 def _frames(faces: Faces, temporal: bool) -> Faces:

@@ -26,11 +26,11 @@ import onnx
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
 from edgefer.types import F32
-from export import checkpoint, lenses, metrics, onnx_graph
+from export import checkpoint, lenses, metrics, onnx_graph, temporal_graph
 from export.data.augment import PairDataset
 from export.data.faces import Faces, Labels
 from export.lenses import Inputs
-from export.models.network import BOTH
+from export.models.network import BOTH, Temporal
 from export.recipe import Recipe
 
 PRECISION = "int8 U8S8, reduced range"
@@ -88,12 +88,13 @@ class Pairs(CalibrationDataReader):
         return lenses.feed(self._inputs, one)
 
 
-def calibration_inputs(faces: Faces, recipe: Recipe) -> Inputs:
+def calibration_inputs(faces: Faces, recipe: Recipe, needed: Sequence[str] = ()) -> Inputs:
     """``quantisation.calibration_images`` random training pairs, drawn as in training but from another stream."""
     part = lenses.head(faces, recipe.quantisation.calibration_images, recipe.seed)
-    data = PairDataset(part, recipe.crop, BOTH, recipe.augment, recipe.seed + 5000, 0)
+    views = recipe.augment.model_copy(update={"lens_lost": 0.0}) if needed else recipe.augment
+    data = PairDataset(part, recipe.crop, BOTH, views, recipe.seed + 5000, 0)
     v, i, present, _ = zip(*(data[k] for k in range(len(data))), strict=True)
-    visible, infrared = (np.stack([x.numpy()[0] for x in views])[..., None] for views in (v, i))
+    visible, infrared = (np.stack([x.numpy()[0] for x in lens])[..., None] for lens in (v, i))
     return visible, infrared, np.stack([p.numpy() for p in present])
 
 
@@ -141,25 +142,41 @@ def quantize(recipe: Recipe, weights: Path, out: Path, train: Faces, public: Fac
     """Writes the float graph, the best INT8 graph and ``quantisation.json`` with all figures into ``out``."""
     out.mkdir(parents=True, exist_ok=True)
     trained = checkpoint.load(weights, recipe)
+    if isinstance(trained.model, Temporal):
+        return _two_graphs(recipe, trained, trained.model, out, say)
     source = onnx_graph.export_float(trained.model, recipe.crop, out / FLOAT)
-    inputs, labels = lenses.mixed(lenses.head(public, WATCHED, recipe.seed), recipe.seed)
+    watched = lenses.head(public, WATCHED, recipe.seed)
+    inputs, labels = lenses.mixed(watched, recipe.seed, trained.model.needs)
     judge = Judge(source, inputs, labels, threads)
     say(f"float graph: {judge.float_accuracy:.2%} on {len(labels)} PublicTest views, {_mb(source)}")
-    calibration = calibration_inputs(train, recipe)
+    calibration = calibration_inputs(train, recipe, trained.model.needs)
     with tempfile.TemporaryDirectory(dir=out) as scratch:
         tried = _search(recipe, source, Path(scratch), calibration, judge, say)
         best = max(tried, key=lambda c: (c.good, c.score))
         _file(Path(scratch), best).replace(out / INT8)
-    report = {
+    _report(out, trained, {
         "chosen": asdict(best), "candidates": [asdict(c) for c in tried], "precision": PRECISION,
         "calibration": f"{len(calibration[2])} training pairs", "compared_on": f"{len(labels)} PublicTest views",
-        "simulated": lenses.SIMULATED, "checkpoint_epoch": trained.epoch, "labels": list(trained.labels),
+    })  # fmt: skip
+    say(f"kept: {_title(best)} -> {out / INT8}" + ("" if best.good else " (misses the target)"))
+    return out / INT8
+
+
+def _report(out: Path, trained: checkpoint.Trained, more: dict[str, Any]) -> None:
+    report = {
+        **more, "simulated": lenses.SIMULATED, "checkpoint_epoch": trained.epoch, "labels": list(trained.labels),
         "fusion": trained.model.fusion, "lenses_needed": list(trained.model.needs),
         "training_data_sha256": trained.data,
     }  # fmt: skip
     (out / REPORT).write_text(json.dumps(report, indent=1) + "\n")
-    say(f"kept: {_title(best)} -> {out / INT8}" + ("" if best.good else " (misses the target)"))
-    return out / INT8
+
+
+def _two_graphs(recipe: Recipe, trained: checkpoint.Trained, network: Temporal, out: Path, say: Say) -> Path:
+    """Encoder and head of a network over several frames, in float32: their INT8 form has not been tried."""
+    graphs = temporal_graph.export_temporal(network, recipe.crop, out)
+    _report(out, trained, {"precision": "float32", "temporal": graphs.section()})
+    say(f"encoder and head, float32: {graphs.encoder}, {graphs.head}")
+    return graphs.encoder
 
 
 @dataclass

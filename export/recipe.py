@@ -93,6 +93,7 @@ class Data(_Section):
     name: str = "fer2013"
     train: str = "train"
     watch: str = "public"
+    """"": no rows are watched"""
     test: str = "private"
     folds: Literal["", "share", "person", "group"] = ""
     """instead of watch and test: 70/15/15 at random per class (the papers'), ``count`` folds that keep people apart, or

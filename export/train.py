@@ -38,20 +38,25 @@ TIMED = 6
 
 @dataclass(frozen=True)
 class Job:
-    """Where a recipe lies and where its work goes; ``minutes`` of processor time, None: the recipe's own epochs."""
+    """Where a recipe lies and where its work goes.
+
+    minutes: of processor time, None: the recipe's own epochs; data: another set than the recipe's, "": its own.
+    """
 
     file: Path
     out: Path
     reduced: bool = False
     minutes: float | None = None
+    data: str = ""
 
     @property
     def recipe(self) -> Recipe:
-        return recipes.read(self.file, self.reduced)
+        recipe = recipes.read(self.file, self.reduced)
+        return recipe.model_copy(update={"data": protocol.other(self.data)}) if self.data else recipe
 
     def beside(self, name: str) -> Job:
-        """The job of another recipe, as far as this one."""
-        return Job(self.file.with_name(f"{name}.toml"), self.out.with_name(name), self.reduced, self.minutes)
+        """The job of another recipe, as far as this one and on the same data."""
+        return replace(self, file=self.file.with_name(f"{name}.toml"), out=self.out.with_name(name))
 
 
 def train(job: Job, say: Say) -> list[Path]:

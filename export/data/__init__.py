@@ -77,9 +77,13 @@ def load(name: str, split: str, root: Path | None = None, side: int = SIDE) -> F
 
     Raises UsageError for an unknown name or split, InputError when the set is not there or damaged.
     """
-    reader = READERS.get(name)
-    if reader is None:
-        near = difflib.get_close_matches(name.casefold(), READERS, 1, 0.5)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise UsageError(f"data set {name!r} is unknown; {hint}known: {', '.join(READERS)}")
-    return reader(root or fer2013.data_root(), split, side)
+    return reader(name)(root or fer2013.data_root(), split, side)
+
+
+def reader(name: str) -> Reader:
+    """Raises UsageError for an unknown name."""
+    if name in READERS:
+        return READERS[name]
+    near = difflib.get_close_matches(name.casefold(), READERS, 1, 0.5)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise UsageError(f"data set {name!r} is unknown; {hint}known: {', '.join(READERS)}")

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from export.errors import InputError
 from export.models.network import BOTH, Batch, Network
 
-
 STANDARD_STEM = 7
 
 

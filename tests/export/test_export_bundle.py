@@ -192,3 +192,37 @@ def test_golden_vectors_cover_every_lens_state_and_the_dark(recipe_file: Path) -
 def test_a_missing_portrait_names_the_packages() -> None:
     with pytest.raises(InputError, match="pip install scikit-image matplotlib"):
         golden.read(golden.Portrait("no_such_package", "x.png", ()))
+
+
+OTHERS = {
+    "single": {"modality": "visible", "widths": [8, 8, 8, 8]},
+    "early-fusion": {"widths": [8, 8, 8, 8]},
+    "singh": {"width": 0.125, "side": 32},
+}
+
+
+@portraits
+@pytest.mark.parametrize("name", sorted(OTHERS))
+def test_a_network_of_the_papers_becomes_a_bundle_the_device_runs(
+    name: str, recipe_file: Path, data_root: Path, tmp_path: Path
+) -> None:
+    """One lens, both lenses needed, several frames: packed, opened against its golden vectors, evaluated."""
+    plan = recipe.read(recipe_file)
+    plan = plan.model_copy(update={"model": recipe.Model(name=name, **OTHERS[name])})
+    out, to, faces = tmp_path / "out", tmp_path / "bundle", fer2013.load("train")
+    out.mkdir()
+    network = _network(plan)
+    trained = checkpoint.finished(network, plan, faces.classes, faces.fingerprint, {"epochs": 2})
+    checkpoint.write(out / "network.pt", trained)
+    quantize.quantize(plan, out / "network.pt", out, faces, fer2013.load("public"), lambda line: None)
+    report = pack.read_report(out)
+    calibration = pack.calibrate(pack.answering(out, report), report["lenses_needed"], fer2013.load("public"), 1)
+    results = pack.pack(plan, out, to, calibration, _results)
+    bundle = open_bundle(to)
+    assert bundle.manifest.lenses_needed == list(network.needs)
+    assert list(results["splits"]["private"]) == ["+".join(network.needs)]
+    assert (bundle.manifest.temporal is not None) == (name == "singh")
+    assert ("temporal" in json.loads((to / "manifest.json").read_text())) == (name == "singh")
+    card = (to / "MODEL_CARD.md").read_text()
+    assert "| light | " + ("visible alone" if network.needs == ("visible",) else "fused") in card
+    open_network(bundle, Infer(threads=1)).close()

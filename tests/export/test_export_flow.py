@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -223,3 +224,36 @@ def test_a_torn_network_file_is_one_line(recipes: Path) -> None:
     (job.out / train.NETWORK).write_bytes(b"PK\x03\x04")
     with pytest.raises(InputError, match=r"network\.pt: not a checkpoint"):
         checkpoint.load(job.out / train.NETWORK, job.recipe)
+
+
+def _viri(root: Path) -> None:
+    """The layout of VIRI: a folder per modality and expression, pairs by file name."""
+    rng = np.random.default_rng(1)
+    for lens in ("visible", "infrared", "msx"):
+        for label in ("angry", "happy", "neutral", "sad", "surprised"):
+            folder = root / "viri" / lens / label
+            folder.mkdir(parents=True)
+            for k in range(8):
+                cv2.imwrite(str(folder / f"{k:03}.jpg"), rng.integers(0, 256, (50, 50), np.uint8))
+
+
+def test_the_papers_fusion_runs_on_a_folder_in_viri_layout(
+    recipes: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """3-step training on real pairs: nothing is simulated, the classes are the folder's five."""
+    _viri(data_root)
+    monkeypatch.chdir(recipes.parent)
+    file = recipes / "early.toml"
+    file.write_text(file.read_text().replace("frozen = true\n", ""))
+    assert command.main(["train", str(file), "--data", "viri", "--threads", "1"]) == 0
+    assert command.main(["score", str(file), "--data", "viri", "--threads", "1"]) == 0
+    found = results.read_one(recipes.parent / "runs" / "viri" / "early" / "early.json", results.System)
+    assert found.labels == ("anger", "happiness", "sadness", "surprise", "neutral")
+    assert found.simulated == ""
+    assert found.headline.images == 5 * 2
+    assert "VIRI" in found.dataset
+
+
+def test_an_unknown_set_is_named(recipes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["train", str(recipes / "one.toml"), "--data", "virri"]) == 64
+    assert "did you mean 'viri'?" in capsys.readouterr().err

@@ -19,8 +19,13 @@ from export.recipe import Model  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("default")]
 NARROW: dict[str, dict[str, Any]] = {
-    name: {"widths": [8, 8, 16, 16]} for name in ("dual-resnet", "single", "early-fusion", "late-fusion", "pair-fusion")
-} | {"pyconv-se18": {"widths": [16, 16, 16, 16]}, "pixel-fusion": {"widths": [16, 16, 16, 16]}}
+    **{name: {"widths": [8, 8, 16, 64]} for name in ("dual-resnet", "single", "early-fusion", "late-fusion")},
+    "pair-fusion": {"widths": [8, 8, 16, 64]},
+    "pyconv-se18": {"widths": [16, 16, 16, 16]},
+    "pixel-fusion": {"classifier": {"widths": [16, 16, 16, 16]}},
+    "jayaraman": {"width": 0.25, "side": 48, "pools": "between"},
+    "singh": {"width": 0.125, "side": 32},
+}
 """options that make a network quick to export; one that is not named here is walked at its full size"""
 SIDE = 48
 CLASSES = 7
