@@ -120,6 +120,8 @@ class Recipe(_Section):
     """recipe that an ablation or comparison stands beside"""
     change: str = ""
     """what differs from that recipe"""
+    note: str = ""
+    """why the report has no figures of it, where that is not for want of a training"""
     seed: int = 1
     crop: int = 48
     template: list[tuple[float, float]] | None = Field(default=None, min_length=5, max_length=5)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import statistics
 
+import numpy as np
+
+from export import statistics as tests
 from export.report import cells, figures
 from export.report.document import Block, Code, Heading, Image, Items, Paragraph, Strong, Table, Text
 from export.report.material import Material
@@ -172,7 +175,24 @@ def sequences(m: Material) -> list[Block]:
         return [*blocks, NOTHING]
     columns = ("System", "Data", "Accuracy % [95 %]", "Folds", "Mean of folds %", "Lowest %", "Highest %", "Further")
     blocks.append(Table(columns, tuple(_by_person(s) for s in measured), frozenset(range(2, 7))))
-    return [*blocks, *(_folds(s) for s in measured if s.folds)]
+    return [*blocks, *friedman_tests(measured), *(_folds(s) for s in measured if s.folds)]
+
+
+def friedman_tests(systems: list[System]) -> list[Block]:
+    """Do the systems differ over the folds? One line per set and variant with two systems or more on equal folds."""
+    groups: dict[tuple[str, str, tuple[str, ...]], list[System]] = {}
+    for s in systems:
+        if s.folds:
+            groups.setdefault((s.dataset, s.variant, tuple(f.name for f in s.folds)), []).append(s)
+    out: list[Block] = []
+    for (dataset, variant, folds), members in groups.items():
+        if len(members) > 1:
+            shares = np.array([[f.accuracy for f in s.folds] for s in members]).T
+            chi, p = tests.friedman(shares)
+            names = ", ".join(s.key for s in members)
+            said = f"Friedman test over {len(folds)} folds of {dataset}, {variant}: chi-square {chi:.2f}, p {p:.2g}"
+            out.append(Paragraph(f"{said} ({names})."))
+    return out
 
 
 def _by_person(s: System) -> tuple[Text, ...]:

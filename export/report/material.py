@@ -30,12 +30,14 @@ class Pending:
     command: str
     used: bool
     """results of others say that it was trained: a part, or a generator that pixel fusion was measured with"""
+    note: str = ""
+    """why there are no figures, as the recipe says itself"""
 
     @property
     def remark(self) -> Text:
         if self.used:
             return "trained as a part of others, no accuracy of its own"
-        return ("not trained yet: ", Code(self.command))
+        return self.note or ("not trained yet: ", Code(self.command))
 
 
 @dataclass(frozen=True)
@@ -115,4 +117,5 @@ def _pending(path: Path, parts: set[str]) -> Pending:
     paper = paper if paper in published.read()[0] else OURS
     # The last folders are enough to type, and say nothing of the machine the report was made on.
     where = Path(*path.parts[-3:]).as_posix()
-    return Pending(recipe, paper, str(raw.get("title", recipe)), f"python -m export train {where}", recipe in parts)
+    command, note = f"python -m export train {where}", str(raw.get("note", ""))
+    return Pending(recipe, paper, str(raw.get("title", recipe)), command, recipe in parts, note)

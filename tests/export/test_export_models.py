@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ torch = pytest.importorskip("torch", reason="needs the export extra")
 for needed in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(needed, reason="needs the export and cpu extras")
 
-from export import models, onnx_graph  # noqa: E402
-from export.errors import RecipeError  # noqa: E402
+from export import models, onnx_graph, recipe, train  # noqa: E402
+from export.adversarial import WganOptions  # noqa: E402
+from export.errors import RecipeError, UsageError  # noqa: E402
 from export.models import naseem  # noqa: E402
 from export.models.network import Temporal  # noqa: E402
 from export.recipe import Model  # noqa: E402
@@ -159,3 +161,22 @@ def test_a_sequence_of_one_frame_repeated_is_that_frame() -> None:
             film = [x[:, None].expand(-1, network.window, -1, -1, -1) for x in (visible, infrared)]
             with torch.inference_mode():
                 assert torch.allclose(network(visible, infrared, present), network(*film, present), atol=1e-5)
+
+
+def test_every_shipped_recipe_fits_the_registry_and_its_neighbours() -> None:
+    """Options the network knows, starts and comparisons that are recipes, at full and at reduced size."""
+    shipped = {path.stem: path for path in Path(recipe.__file__).parent.glob("recipes/*.toml")}
+    for path in shipped.values():
+        for reduced in (False, True):
+            plan = recipe.read(path, reduced)
+            known = models.REGISTRY[plan.model.name].options if plan.model.name != train.GENERATOR else WganOptions
+            models.options(plan.model, known)
+            assert set(plan.start.values()) | ({plan.compares_with} - {""}) <= set(shipped), path
+
+
+@pytest.mark.parametrize("name", ["ghostnet", "vgg16"])
+def test_a_backbone_that_cannot_be_had_says_where_it_comes_from(name: str) -> None:
+    if name == "vgg16" and importlib.util.find_spec("torchvision"):
+        pytest.skip("torchvision is here")
+    with pytest.raises(UsageError, match=r"torchvision|one of resnet18"):
+        models.build(Model(name="single", backbone=name), CLASSES)

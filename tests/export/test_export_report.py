@@ -16,9 +16,9 @@ pytest.importorskip("matplotlib", reason="the report's figures")
 from report_samples import estimate, mode, system
 
 from export.errors import InputError, RecipeError
-from export.report import as_html, as_markdown, material, published, results, sections, write_report
+from export.report import as_html, as_markdown, benches, material, published, results, sections, write_report
 from export.report.document import Code, Document, Heading, Items, Paragraph, Strong, Table
-from export.report.results import AboutFusion, PixelFusion
+from export.report.results import AboutFusion, Fold, PixelFusion
 
 NASTY = 'a|b <script>alert("x")</script> *c* _d_ `e` & [f](g) \\ $h$'
 
@@ -149,6 +149,27 @@ def test_a_recipe_without_a_result_has_a_row_with_its_command(page: Page) -> Non
     assert waiting[0][2].startswith("not trained yet: python -m export train ")
     assert waiting[0][2].endswith("recipes/waiting.toml")
     assert str(page.folder.parent) not in page.html + page.markdown
+
+
+def test_a_recipe_that_cannot_run_here_says_so_itself(world: Path) -> None:
+    note = "its backbone comes from a package that is not here"
+    (world / "recipes" / "naseem2024-early-vm-vgg16.toml").write_text(
+        f'name = "naseem2024-early-vm-vgg16"\npaper = "naseem2024"\nnote = "{note}"\n'
+    )
+    text, _ = _write(world)
+    assert note in text
+    assert "recipes/naseem2024-early-vm-vgg16.toml" not in text
+
+
+def test_systems_on_equal_folds_are_told_apart_by_friedmans_test() -> None:
+    def folds(*shares: float) -> tuple[Fold, ...]:
+        return tuple(Fold(name=f"fold-{k}", images=50, accuracy=x) for k, x in enumerate(shares))
+
+    better = system("one", dataset="CK+", folds=folds(0.9, 0.91, 0.92, 0.93))
+    worse = system("two", dataset="CK+", folds=folds(0.8, 0.81, 0.82, 0.83))
+    other = system("three", dataset="CK+", folds=folds(0.8, 0.81))
+    (line,) = benches.friedman_tests([better, worse, other])
+    assert "chi-square 4.00, p 0.046 (one, two)" in str(line)
 
 
 def test_a_part_of_others_is_not_called_untrained(page: Page) -> None:
