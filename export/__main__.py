@@ -50,7 +50,8 @@ def parser() -> Parser:
         added[name].add_argument("--data", default="", help="another set than the recipe's: viri, nvie, paired, ...")
     _report_arguments(commands)
     for sub in (added["train"], commands.choices["report"]):
-        sub.add_argument("--cpu-minutes", type=_minutes, help="fit the epochs to this much processor time")
+        text = "fit the epochs to so much processor time; half of it where a recipe starts from others"
+        sub.add_argument("--cpu-minutes", type=_minutes, help=text)
     for name in ("quantize", "evaluate", "bundle"):
         added[name].add_argument("--checkpoint", type=Path, help="trained weights (default network.pt in --out)")
     default = Path("edgefer/bundles/default")

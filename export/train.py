@@ -134,7 +134,10 @@ def fit(job: Job, recipe: Recipe, network: Network, faces: Faces, check: Faces |
     spent["cpu"] += time.process_time() - started
     path = job.out / NETWORK
     checkpoint.write(
-        path, checkpoint.finished(network, recipe, faces.classes, faces.fingerprint, {**spent, "budget": job.minutes})
+        path,
+        checkpoint.finished(
+            network, recipe, faces.classes, faces.fingerprint, {**spent, "budget": budget(job, recipe)}
+        ),
     )
     return path
 
@@ -149,25 +152,32 @@ def complete(network: Network, recipe: Recipe, faces: Faces, check: Faces | None
     say(f"{recipe.name}: {said}")
 
 
+def budget(job: Job, recipe: Recipe) -> float | None:
+    """Minutes of processor time: half for a network made of trained parts; folds keep the recipe's own epochs."""
+    if job.minutes is None or recipe.data.folds in ("person", "group"):
+        return None
+    return job.minutes / 2 if recipe.start else job.minutes
+
+
 def planned(job: Job, recipe: Recipe, network: Network, faces: Faces, say: Say) -> list[Step]:
     """The steps with the epochs that the budget pays for; measured once, then kept beside the checkpoints.
 
     Raises RecipeError where the budget does not pay for one epoch of each size.
     """
-    steps = recipe.training.steps
-    if job.minutes is None or not steps:
+    steps, minutes = recipe.training.steps, budget(job, recipe)
+    if minutes is None or not steps:
         return steps
     file = job.out / PLAN
     if file.is_file():
         plan = json.loads(file.read_text(encoding="utf-8"))
-        if plan["minutes"] == job.minutes:
+        if plan["minutes"] == minutes:
             return [Step.model_validate(s) for s in plan["steps"]]
     say(f"{recipe.name}: timing {TIMED} batches of every size")
     cost = {(s.name, side): _epoch_cost(s, side, recipe, network, faces, job.out) for s in steps for side, _ in s.sizes}
-    steps = within(steps, cost, 60 * job.minutes)
+    steps = within(steps, cost, 60 * minutes)
     for s in steps:
         say(f"{s.name}: " + ", ".join(f"{n} epochs at {side} px" for side, n in s.sizes))
-    whole = {"minutes": job.minutes, "steps": [s.model_dump() for s in steps]}
+    whole = {"minutes": minutes, "steps": [s.model_dump() for s in steps]}
     trainer.write_whole(file, json.dumps(whole, indent=1) + "\n")
     return steps
 

@@ -126,6 +126,13 @@ def test_a_budget_scales_the_epochs_and_is_kept(recipes: Path, silent: Any) -> N
     assert state["spent"]["cpu"] > 0
 
 
+def test_what_is_made_of_trained_parts_has_half_the_budget_and_folds_none(recipes: Path) -> None:
+    one, early = _job(recipes, "one", minutes=4.0), _job(recipes, "early", minutes=4.0)
+    assert (train.budget(one, one.recipe), train.budget(early, early.recipe)) == (4.0, 2.0)
+    folds = one.recipe.model_copy(update={"data": recipe.Data(name="ckplus", train="all", folds="person")})
+    assert train.budget(one, folds) is None
+
+
 def test_within_a_budget_no_size_is_left_out() -> None:
     steps = [recipe.Step(sizes=[(32, 4), (48, 1)], lr=0.1)]
     cost = {("joined", 32): 10.0, ("joined", 48): 20.0}
