@@ -133,12 +133,8 @@ def fit(job: Job, recipe: Recipe, network: Network, faces: Faces, check: Faces |
     complete(network, recipe, faces, check, say)
     spent["cpu"] += time.process_time() - started
     path = job.out / NETWORK
-    checkpoint.write(
-        path,
-        checkpoint.finished(
-            network, recipe, faces.classes, faces.fingerprint, {**spent, "budget": budget(job, recipe)}
-        ),
-    )
+    whole = {**spent, "budget": budget(job, recipe)}
+    checkpoint.write(path, checkpoint.finished(network, recipe, faces.classes, faces.fingerprint, whole))
     return path
 
 
