@@ -31,6 +31,7 @@ GENERATOR = "wgan"
 """name of the one network that is no classifier: the generator of the pixel fusion"""
 SCENES = "pairs"
 """name of the fusion pairs where a recipe names its data"""
+UNUSED = "not-used.txt"
 PLAN = "plan.json"
 TIMED = 6
 """batches that a budget is worked out from, after as many to warm up"""
@@ -71,6 +72,16 @@ def train(job: Job, say: Say) -> list[Path]:
     return [_train_part(job, recipe, part, say) for part in protocol.parts(recipe, temporal(recipe))]
 
 
+def _tell_unused(lines: tuple[str, ...], file: Path, say: Say) -> None:
+    """No file of a set is dropped in silence: the first few are said, all are listed beside the checkpoints."""
+    if not lines:
+        return
+    for line in lines[:3]:
+        say(f"not used: {line}")
+    trainer.write_whole(file, "\n".join(lines) + "\n")
+    say(f"{len(lines)} files not used, listed in {file}")
+
+
 def _train_generator(job: Job, recipe: Recipe, say: Say) -> Path:
     """The adversarial training has no labels: patches of faces, or of the scenes that are not held out."""
     options = models.options(recipe.model, adversarial.WganOptions)
@@ -102,6 +113,7 @@ def _train_part(job: Job, recipe: Recipe, part: protocol.Part, say: Say) -> Path
     torch.manual_seed(recipe.seed)
     seen = f"{len(part.train)} training faces, {trainer.device()} {trainer.precision()}"
     say(f"{recipe.name} {part.name}: {seen}")
+    _tell_unused(part.train.rejected, job.out / UNUSED, say)
     network = built(job, recipe, len(part.train.classes), part.name, say)
     return fit(job, recipe, network, part.train, part.watch, say)
 

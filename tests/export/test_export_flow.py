@@ -249,6 +249,7 @@ def test_the_papers_fusion_runs_on_a_folder_in_viri_layout(
 ) -> None:
     """3-step training on real pairs: nothing is simulated, the classes are the folder's five."""
     _viri(data_root)
+    (data_root / "viri" / "infrared" / "sad" / "003.jpg").unlink()
     monkeypatch.chdir(recipes.parent)
     file = recipes / "early.toml"
     file.write_text(file.read_text().replace("frozen = true\n", ""))
@@ -258,6 +259,9 @@ def test_the_papers_fusion_runs_on_a_folder_in_viri_layout(
     assert found.labels == ("anger", "happiness", "sadness", "surprise", "neutral")
     assert found.simulated == ""
     assert found.headline.images == 5 * 2
+    unused = (recipes.parent / "runs" / "viri" / "early" / "not-used.txt").read_text()
+    assert "003.jpg" in unused
+    assert "files not used, listed in" in capsys.readouterr().err
     assert "VIRI" in found.dataset
 
 
