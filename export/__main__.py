@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from edgefer.errors import EX_UNAVAILABLE, EX_USAGE, EdgeferError
-from export.errors import ExportError
+from export.errors import ExportError, UsageError
 from export.progress import Progress
 
 INTERRUPTED = 130
@@ -152,6 +152,10 @@ def _score(args: argparse.Namespace, say: Progress) -> None:
 
     job = train.Job(args.recipe, args.out, args.reduced, data=args.data)
     if args.plan.model.name == train.GENERATOR:
+        if args.plan.data.name != train.SCENES:
+            raise UsageError(
+                f"{args.recipe}: a generator of faces has no figures of its own; score zou2021-wgan-scenes"
+            )
         say(f"results: {compare.fusion(job, RESULTS if args.commit_results else args.out, say)}")
         return
     found = score.score(job, say)
@@ -165,6 +169,8 @@ def _report_page(args: argparse.Namespace, say: Progress) -> None:
     from export import compare
     from export.report import page
 
+    if not args.train and (args.reduced or args.cpu_minutes):
+        raise UsageError("--reduced and --cpu-minutes say how to train: give --train with them")
     if args.train:
         compare.missing(RECIPES, RESULTS / "systems", args.reduced, args.cpu_minutes, say)
     faces, networks = compare.for_maps(RECIPES, say)
@@ -179,6 +185,8 @@ def _quantize(args: argparse.Namespace, say: Progress) -> None:
     from export import quantize
     from export.data import fer2013
 
+    if args.plan.data.name != "fer2013":
+        raise UsageError(f"{args.recipe}: bundles are calibrated and measured on FER2013, not on {args.plan.data.name}")
     faces, public = fer2013.load("train"), fer2013.load("public")
     quantize.quantize(args.plan, _weights(args), args.out, faces, public, say, args.threads)
 

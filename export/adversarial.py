@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edgefer.capture.nir import draw_optics, simulate_nir
 from export import losses
-from export.data.augment import darken
 from export.errors import InputError
 from export.models.pixel import Discriminator, Generator, GeneratorOptions, WganNetwork, scaled
-from export.pixelfusion import Pair
+from export.patches import PatchSource
 from export.trainer import device, precision
 
 U8 = npt.NDArray[np.uint8]
@@ -66,81 +64,6 @@ class WganOptions(BaseModel):
     generator: GeneratorOptions = GeneratorOptions()
     width: float = Field(default=1.0, gt=0)
     """of the discriminator: its filters times this"""
-
-
-class PatchSource(Protocol):
-    """Where the aligned patches come from."""
-
-    def patches(self, count: int, side: int, rng: np.random.Generator) -> tuple[U8, U8]:
-        """(visible, infrared), uint8 [count, side, side] each."""
-        ...
-
-
-class ScenePatches:
-    """Random squares of aligned pairs, mirrored at random. Raises InputError when a pair is smaller than asked for."""
-
-    def __init__(self, pairs: Sequence[Pair]) -> None:
-        if not pairs:
-            raise InputError("no infrared/visible pairs to train on")
-        self.pairs = pairs
-
-    def patches(self, count: int, side: int, rng: np.random.Generator) -> tuple[U8, U8]:
-        return _stacked(self._one(side, rng) for _ in range(count))
-
-    def _one(self, side: int, rng: np.random.Generator) -> tuple[U8, U8]:
-        name, *images = self.pairs[int(rng.integers(len(self.pairs)))]
-        room = np.asarray(images[0].shape) - side
-        if room.min() < 0:
-            raise InputError(f"{name}: smaller than the patches of {side} pixels; lower 'side'")
-        y, x = (int(rng.integers(r + 1)) for r in room)
-        flip = -1 if rng.random() < 0.5 else 1
-        visible, infrared = (image[y : y + side, x : x + side][:, ::flip] for image in images)
-        return visible, infrared
-
-
-class FacePatches:
-    """Visible faces uint8 [N, S, S] with a SIMULATED near-infrared lens; some of them darkened on the visible side."""
-
-    def __init__(self, images: U8, dark: float = 0.25) -> None:
-        if not len(images):
-            raise InputError("no faces to train on")
-        self.images, self.dark = images, dark
-
-    def patches(self, count: int, side: int, rng: np.random.Generator) -> tuple[U8, U8]:
-        return _stacked(self._one(side, rng) for _ in range(count))
-
-    def _one(self, side: int, rng: np.random.Generator) -> tuple[U8, U8]:
-        face = self.images[int(rng.integers(len(self.images)))]
-        if (room := face.shape[0] - side) < 0:
-            raise InputError(f"faces of {face.shape[0]} pixels are smaller than patches of {side}; lower 'side'")
-        face = face[:, ::-1] if rng.random() < 0.5 else face
-        infrared = simulate_nir(np.ascontiguousarray(face), draw_optics(rng), rng)
-        if rng.random() < self.dark:
-            face = darken(face, float(np.exp(rng.uniform(np.log(0.02), np.log(0.5)))), rng)
-        y, x = (int(k) for k in rng.integers(0, room + 1, 2))
-        window = np.s_[y : y + side, x : x + side]
-        return face[window], infrared[window]
-
-
-class Mixed:
-    """Every patch from one of the sources, drawn with equal chances."""
-
-    def __init__(self, *sources: PatchSource) -> None:
-        self.sources = sources
-
-    def patches(self, count: int, side: int, rng: np.random.Generator) -> tuple[U8, U8]:
-        shares = np.bincount(rng.integers(len(self.sources), size=count), minlength=len(self.sources))
-        parts = [s.patches(int(n), side, rng) for s, n in zip(self.sources, shares, strict=True) if n]
-        visible, infrared = (np.concatenate(lens) for lens in zip(*parts, strict=True))
-        return visible, infrared
-
-
-def _stacked(pairs: Iterator[tuple[U8, U8]]) -> tuple[U8, U8]:
-    visible, infrared = zip(*pairs, strict=True)
-    return np.stack(visible), np.stack(infrared)
-
-
-# ---- losses
 
 
 def content_loss(fused: Tensor, visible: Tensor, infrared: Tensor, o: WganOptions) -> Tensor:

@@ -59,10 +59,10 @@ Driver's facial expression ({", ".join(report["labels"])}) from an aligned visib
 """
     protocol = f"""## Protocol
 
-Trained by `python -m export train` ({_steps(recipe)}); averaged weights.
+Trained by `python -m export train` ({_steps(recipe)}).
 {_quantised(report)}. Temperature {calibration["temperature"]} and the least confidence
-{calibration["min_conf"]} (the surest 80 % of the views reach it) come from PublicTest, both lenses and each alone in
-equal shares. Nothing was selected on PrivateTest, on which the figures rest.
+{calibration["min_conf"]} (the surest 80 % of the views reach it) come from PublicTest, in every state of
+the lenses that it has an answer in. Nothing was selected on PrivateTest, on which the figures rest.
 """
     return "\n".join([head, _DATA.format(data=report["training_data_sha256"], simulated=SIMULATED), protocol,
                       _figures(results), _LIMITS])  # fmt: skip
@@ -76,7 +76,9 @@ def _quantised(report: dict[str, Any]) -> str:
 
 
 def _steps(recipe: Recipe) -> str:
-    return ", then ".join(f"{s.epochs} epochs of step {s.name}" for s in recipe.training.steps)
+    said = [f"{s.epochs} epochs of step {s.name}" for s in recipe.training.steps]
+    mean = "; averaged weights" if recipe.training.ema else ""
+    return ", then ".join(said) + mean if said else "nothing but what it starts from"
 
 
 def _figures(results: dict[str, Any]) -> str:

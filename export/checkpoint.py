@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from export import models
-from export.errors import InputError
+from export.errors import InputError, RecipeError
 from export.models.network import Network
 from export.recipe import Model, Recipe
 
@@ -50,18 +50,32 @@ def start(network: Network, part: str, path: Path) -> int:
     """Give a part of ``network`` (all of it: "") the weights of a finished one, where names and shapes fit.
 
     Of all modules of the finished network that one is taken of which most fits; among equals the one of the part's own
-    name. Returns the number of tensors taken; raises InputError when none of them is a matrix or a kernel.
+    name, then one of a lens that ``network`` looks at. Returns the number of tensors taken; raises InputError when none
+    of them is a matrix or a kernel, RecipeError when ``network`` has no such part.
     """
     given = _read(path)["network"]
-    module = network.get_submodule(part) if part else network
+    module = submodule(network, part)
     own, name = module.state_dict(), part.rpartition(".")[2]
     inside = {".".join(key.split(".")[:depth]) for key in given for depth in range(key.count(".") + 1)}
     found = {place: _fitting(given, place, own) for place in sorted(inside)}
-    best = max(found, key=lambda place: (len(found[place]), place.rpartition(".")[2] == name))
+
+    def rank(place: str) -> tuple[int, bool, bool]:
+        return len(found[place]), place.rpartition(".")[2] == name, bool(set(network.uses) & set(place.split(".")))
+
+    best = max(found, key=rank)
     if not any(v.ndim > 1 for v in found[best].values()):
         raise InputError(f"{path}: nothing in it fits '{part}'; check [start] of the recipe")
     module.load_state_dict(found[best], strict=False)
     return len(found[best])
+
+
+def submodule(network: nn.Module, part: str) -> nn.Module:
+    """Raises RecipeError naming what there is when ``network`` has no such part."""
+    try:
+        return network.get_submodule(part)
+    except AttributeError:
+        known = ", ".join(name for name, _ in network.named_children())
+        raise RecipeError(f"recipe: 'start.{part}': the network has no such part; at its top: {known}") from None
 
 
 def _fitting(given: dict[str, Any], place: str, own: dict[str, Any]) -> dict[str, Any]:
@@ -87,6 +101,19 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: no checkpoint; run `python -m export train` first") from None
     except Exception as e:
         raise InputError(f"{path}: not a checkpoint of this stage ({type(e).__name__}); train again") from None
+    return state
+
+
+def step_state(path: Path, where: torch.device | str) -> dict[str, Any]:
+    """The checkpoint of a training step. Raises InputError when it is torn or none."""
+    try:
+        state = read_state(path, where)
+        if not {"epoch", "model", "average", "optimiser", "recipe", "data", "cpu"} <= set(state):
+            raise ValueError
+    except Exception as e:
+        raise InputError(
+            f"{path}: not a checkpoint of this stage ({type(e).__name__}); delete it to begin anew"
+        ) from None
     return state
 
 

@@ -30,8 +30,8 @@ def missing(recipes: Path, into: Path, reduced: bool, minutes: float | None, say
                 results.write(score.score(job, say), into)
             elif job.recipe.data.name == train.SCENES:
                 fusion(job, into.parent, say)
-        except ExportError as e:
-            say(f"{file.stem}: passed over: {e}")
+        except (ExportError, RuntimeError, ValueError) as e:  # torch's own, such as memory: the others go on
+            say(f"{file.stem}: passed over: {' '.join(str(e).split())}")
 
 
 def fusion(job: Job, into: Path, say: Say) -> Path:

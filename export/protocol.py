@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from export import data
-from export.data import fer2013, splits
+from export.data import splits
 from export.data.faces import Faces
-from export.errors import RecipeError
+from export.errors import InputError, RecipeError
 from export.recipe import Data, Recipe
+
+BY_PERSON: dict[str, Literal["person", "group"]] = {"ckplus": "person", "jaffe": "person", "thermal": "group"}
+"""sets whose pictures of one person are neighbours: a random split of them is worthless"""
 
 
 @dataclass(frozen=True)
@@ -30,17 +34,27 @@ class Part:
 
 
 def parts(recipe: Recipe, temporal: bool) -> Iterator[Part]:
-    """One for an official split, one per fold otherwise. Raises RecipeError for folds of a set without people."""
+    """One for an official split or shares, one per fold otherwise.
+
+    Raises RecipeError for folds of a set without people, InputError where a part has next to no pictures.
+    """
+    for part in _parts(recipe, temporal):
+        if min(len(part.train), len(part.test)) < 2:
+            sizes = f"{len(part.train)} pictures to train on and {len(part.test)} to test on"
+            raise InputError(f"{recipe.data.name} {part.name}: {sizes} are too few; look at what was not used")
+        yield part
+
+
+def _parts(recipe: Recipe, temporal: bool) -> Iterator[Part]:
     d = recipe.data
     if not d.folds:
-        train, test = (data.load(d.name, split, side=recipe.crop) for split in (d.train, d.test))
-        watch = data.load(d.name, d.watch, side=recipe.crop) if d.watch else None
-        clean = fer2013.twin_free() if d.name == "fer2013" and d.test == "private" else None
-        yield Part("", train, watch, test, clean)
+        train, test = _load(recipe, d.train), _load(recipe, d.test)
+        yield Part("", train, _load(recipe, d.watch) if d.watch else None, test, _clean(recipe, test))
         return
-    faces = _frames(data.load(d.name, d.train, side=recipe.crop), temporal)
+    faces = _frames(_load(recipe, d.train), temporal)
     if d.folds == "share":
-        cut = splits.by_share(faces.labels, seed=recipe.seed)
+        # The seed of the split is not the recipe's: what a network starts from must have been kept from the same rows.
+        cut = splits.by_share(faces.labels)
         yield Part("", faces.take(cut.train), faces.take(cut.val), faces.take(cut.test))
         return
     if faces.person is None:
@@ -51,12 +65,32 @@ def parts(recipe: Recipe, temporal: bool) -> Iterator[Part]:
         yield Part(f"fold-{k + 1}", faces.take(fold.train), None, faces.take(fold.test))
 
 
+def _load(recipe: Recipe, split: str) -> Faces:
+    """One split at the recipe's crop; the camera's own MSX stands in the infrared lens's place where asked for."""
+    faces = data.load(recipe.data.name, split, side=recipe.crop)
+    if recipe.model.options.get("msx_is_lens"):
+        if faces.msx is None:
+            raise RecipeError(f"recipe {recipe.name}: 'model.msx_is_lens': no MSX pictures in {recipe.data.name}")
+        faces = replace(faces, infrared=faces.msx)
+    return faces
+
+
+def _clean(recipe: Recipe, test: Faces) -> npt.NDArray[np.bool_] | None:
+    """Which test rows have no twin in the set's own training rows; FER2013 alone is known to have them."""
+    if recipe.data.name != "fer2013" or recipe.data.test != "private":
+        return None
+    return ~splits.without_duplicates(test.images, _load(recipe, "private-clean").images)
+
+
 def other(name: str) -> Data:
-    """How a recipe is trained on another set (``--data``): its own split, or 70/15/15 at random where it has none.
+    """How a recipe is trained on another set (``--data``): its official split, else people kept apart where the set
+    knows them and is known for it, else 70/15/15 at random per class, as the papers do.
 
     Raises UsageError for a set that no reader knows.
     """
     reader = data.reader(name)
+    if name in BY_PERSON:
+        return Data(name=name, train="all", folds=BY_PERSON[name])
     if "all" in reader.splits:
         return Data(name=name, train="all", folds="share")
     return Data(name=name) if "public" in reader.splits else Data(name=name, watch="", test="test")

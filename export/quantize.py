@@ -40,7 +40,8 @@ METHODS = {
     "entropy": CalibrationMethod.Entropy,
     "percentile": CalibrationMethod.Percentile,
 }
-FALLBACKS = (("visible.conv1", "infrared.conv1"), ("visible.conv1", "infrared.conv1", "gate", "head", "Gemm"))
+STEMS = ("visible.conv1", "infrared.conv1", "backbone.conv1", "classifier.conv1")
+FALLBACKS = ((*STEMS,), (*STEMS, "gate", "head", "Gemm"))
 """name parts kept in float, tried in this order when every method misses the target: stem, then linear layers too"""
 MAX_DROP, MIN_AGREEMENT = 0.005, 0.97
 WATCHED = 1000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -57,9 +57,9 @@ class Step(_Section):
     """One training step. ``sizes`` lists [crop side in pixels, epochs]: early epochs on small crops are cheap."""
 
     name: str = "joined"
-    sizes: list[tuple[int, int]] = Field(min_length=1)
-    lr: float
-    warmup: float = 0.1
+    sizes: list[tuple[Annotated[int, Field(ge=8, le=1024)], Annotated[int, Field(ge=1)]]] = Field(min_length=1)
+    lr: float = Field(gt=0)
+    warmup: float = Field(0.1, ge=0, lt=1)
     """share of the steps in which the rate rises"""
 
     @property
@@ -75,14 +75,14 @@ class Step(_Section):
 
 
 class Training(_Section):
-    batch: int = 128
+    batch: int = Field(128, ge=2)
     optimiser: Literal["sgd", "adam"] = "sgd"
     schedule: Literal["cosine", "plateau"] = "cosine"
     """half a cosine to zero after the warm-up, or a tenth of the rate after five epochs without a better watch"""
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    label_smoothing: float = 0.1
-    ema: float = 0.998
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0)
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    ema: float = Field(0.998, ge=0, lt=1)
     """decay of the averaged weights, per step; 0: the last weights are the result"""
     steps: list[Step] = []
 

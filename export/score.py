@@ -6,10 +6,10 @@ Float32 in torch, batches of undisturbed crops, one pass; the graph that leaves 
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ import torch
 from edgefer.types import F32
 from export import checkpoint, data, lenses, metrics, onnx_graph, protocol, statistics, temporal_graph, train, trainer
 from export.data.faces import Faces, Labels
+from export.errors import InputError
 from export.evaluate import GAINS, darkened
 from export.models.network import Network, Temporal
 from export.recipe import Recipe
@@ -50,16 +51,25 @@ def score(job: Job, say: Say) -> System:
     """Figures of a finished training. Raises InputError when it is not finished."""
     recipe = job.recipe
     parts = list(protocol.parts(recipe, train.temporal(recipe)))
-    trained = [checkpoint.load(job.out / p.name / train.NETWORK, recipe) for p in parts]
+    trained = [_finished(job.out / p.name / train.NETWORK, recipe, p) for p in parts]
     answers = [_answered(t.model, p, recipe, say) for t, p in zip(trained, parts, strict=True)]
     found = {**_identity(job, recipe), **_network(trained[0], recipe, parts[0].test), **_tested(parts, answers)}
     if recipe.data.name == "fer2013":
         found["darkness"] = _darkness(trained[0].model, parts[0], recipe, say)
     return System(
-        **found, protocol=protocol.line(recipe, len(parts[0].train), sum(len(x.labels) for x in answers)),
-        training=_training(job, recipe, trained), curve=_curve(job.out / parts[0].name / "training.jsonl"),
+        **found, machine=Machine(**trained[0].spent["machine"]), training=_training(job, recipe, trained),
+        protocol=protocol.line(recipe, len(parts[0].train), sum(len(x.labels) for x in answers)),
+        curve=_curve(job.out / parts[0].name / "training.jsonl"),
         extra=_extra(trained[0].model, Answers.pooled(answers)),
     )  # fmt: skip
+
+
+def _finished(path: Path, recipe: Recipe, part: protocol.Part) -> checkpoint.Trained:
+    """The network of one part. Raises InputError when it was trained on other rows than this part's."""
+    trained = checkpoint.load(path, recipe)
+    if trained.labels != part.train.classes or (recipe.training.steps and trained.data != part.train.fingerprint):
+        raise InputError(f"{path}: trained on other data than {recipe.data.name} {part.name}; train again")
+    return trained
 
 
 @dataclass(frozen=True)
@@ -89,7 +99,6 @@ def _identity(job: Job, recipe: Recipe) -> dict[str, Any]:
     variant = "reduced" if job.reduced else "full"
     return {name: getattr(recipe, name) for name in same} | {
         "recipe": recipe.name, "variant": variant, "dataset": data.READERS[recipe.data.name].about,
-        "machine": machine(),
     }  # fmt: skip
 
 
@@ -226,9 +235,10 @@ def _extra(network: Network, a: Answers) -> dict[str, float]:
 def _training(job: Job, recipe: Recipe, trained: list[checkpoint.Trained]) -> Training:
     total = {key: sum(t.spent[key] for t in trained) for key in ("cpu", "wall", "rows")}
     width = "as [reduced.model] of the recipe" if job.reduced else FULL
+    made = trained[0].spent
     return Training(
         cpu_minutes=round(total["cpu"] / 60, 1), wall_minutes=round(total["wall"] / 60, 1), epochs=trained[0].epoch,
-        images_seen=int(total["rows"]), width=width, precision=str(trainer.precision()).removeprefix("torch."),
+        images_seen=int(total["rows"]), width=width, precision=made["precision"],
         budget_minutes=trained[0].spent["budget"], starts_from=tuple(dict.fromkeys(recipe.start.values())),
     )  # fmt: skip
 
@@ -236,11 +246,21 @@ def _training(job: Job, recipe: Recipe, trained: list[checkpoint.Trained]) -> Tr
 def _curve(file: Path) -> tuple[CurvePoint, ...]:
     if not file.is_file():
         return ()
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+    rows = list(_last_of_each(file.read_text(encoding="utf-8").splitlines()))
     return tuple(
         CurvePoint(epoch=k + 1, step=r["step"], loss=r["loss"], watch=r["watch"], lr=r["lr"])
         for k, r in enumerate(rows)
     )
+
+
+def _last_of_each(lines: list[str]) -> Iterable[dict[str, Any]]:
+    """The last row of every epoch: one that was cut off is repeated after a restart, and may be torn."""
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    for line in lines:
+        with contextlib.suppress(ValueError, KeyError):
+            row = json.loads(line)
+            found[row["step"], row["epoch"]] = row
+    return found.values()
 
 
 def latency(network: Network, side: int) -> Latency:
@@ -252,15 +272,6 @@ def latency(network: Network, side: int) -> Latency:
         else:
             files = [onnx_graph.export_float(network, side, Path(folder) / "float.onnx")]
         return cost.latencies({"one": files})["one"]
-
-
-def machine() -> Machine:
-    """Processor by the name its maker gives it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
-    return Machine(processor=named[0] if named else "unknown", cores=os.cpu_count() or 1, accelerator=accelerator)
 
 
 def table(s: System) -> str:

@@ -118,12 +118,9 @@ def sequence_logits(graphs: TwoGraphs, visible: np.ndarray, infrared: np.ndarray
 
 
 def frame_logits(graphs: TwoGraphs, inputs: Inputs) -> F32:
-    """Single frames, one at a time, each filling the window by itself: logits float32 [N, K]."""
-    out = []
-    for k in range(len(inputs[2])):
-        visible, infrared = (np.repeat(x[k : k + 1, None], graphs.window, axis=1) for x in inputs[:2])
-        out.append(sequence_logits(graphs, visible, infrared, inputs[2][k : k + 1]))
-    return np.concatenate(out)
+    """Single frames, each filling the window by itself: logits float32 [N, K]."""
+    features = run(graphs.encoder, dict(zip(("visible", "infrared", "present"), inputs, strict=True)))
+    return run(graphs.head, {"features": np.repeat(features[:, None], graphs.window, axis=1)})
 
 
 def _write(graph: nn.Module, inputs: tuple[Tensor, ...], names: list[str], output: str, path: Path) -> None:

@@ -5,6 +5,7 @@ Recipes that the network starts from (the single modalities of a 3-step training
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
@@ -14,10 +15,10 @@ from typing import Any
 
 import torch
 
-from export import adversarial, checkpoint, data, models, pixelfusion, protocol, trainer
+from export import adversarial, checkpoint, data, models, patches, pixelfusion, protocol, trainer
 from export import recipe as recipes
 from export.data.faces import Faces
-from export.errors import RecipeError
+from export.errors import RecipeError, UsageError
 from export.models.network import Network, Temporal
 from export.models.resnet import start_from_file
 from export.recipe import Recipe, Step
@@ -64,6 +65,8 @@ def train(job: Job, say: Say) -> list[Path]:
     """Returns the finished networks' files, one per fold. Raises ExportError with one line."""
     recipe = job.recipe
     for name in recipe.start.values():
+        if name == recipe.name:
+            raise RecipeError(f"{job.file}: 'start': the recipe starts from itself")
         if not name.endswith(FOREIGN) and not (job.beside(name).out / NETWORK).is_file():
             say(f"{recipe.name} starts from {name}")
             train(job.beside(name), say)
@@ -85,21 +88,23 @@ def _tell_unused(lines: tuple[str, ...], file: Path, say: Say) -> None:
 def _train_generator(job: Job, recipe: Recipe, say: Say) -> Path:
     """The adversarial training has no labels: patches of faces, or of the scenes that are not held out."""
     options = models.options(recipe.model, adversarial.WganOptions)
+    path = job.out / NETWORK
+    if path.is_file():
+        say(f"{recipe.name}: trained already ({path})")
+        return path
     cpu, wall = trainer.cpu_seconds(), time.monotonic()
     if recipe.data.name == SCENES:
         root = data.fer2013.data_root()
-        source: adversarial.PatchSource = adversarial.ScenePatches(
-            pixelfusion.split_pairs(pixelfusion.read_pairs(root))[0]
-        )
+        train_pairs, _ = pixelfusion.split_pairs(pixelfusion.read_pairs(root))
+        source: patches.PatchSource = patches.ScenePatches(train_pairs, vary=True)
         seen = ""
     else:
         faces = data.load(recipe.data.name, recipe.data.train)
-        source, seen = adversarial.FacePatches(faces.images), faces.fingerprint
+        source, seen = patches.FacePatches(faces.images), faces.fingerprint
     file = adversarial.train_generator(options, source, job.out, recipe.seed, say)
     spent = {"cpu": trainer.cpu_seconds() - cpu, "wall": time.monotonic() - wall, "rows": 0, "epochs": options.epochs}
     generator = adversarial.load_generator(file)
-    path = job.out / NETWORK
-    checkpoint.write(path, checkpoint.finished(generator, recipe, (), seen, {**spent, "budget": None}))
+    checkpoint.write(path, checkpoint.finished(generator, recipe, (), seen, {**spent, "budget": None, **_where()}))
     return path
 
 
@@ -124,7 +129,7 @@ def built(job: Job, recipe: Recipe, classes: int, fold: str, say: Say) -> Networ
     network = models.build(recipe.model, classes)
     for part, name in recipe.start.items():
         if name.endswith(FOREIGN):
-            taken = start_from_file(network.get_submodule(part), Path(name))
+            taken = start_from_file(checkpoint.submodule(network, part), Path(name))
         else:
             taken = checkpoint.start(network, part, home.beside(name).out / NETWORK)
         say(f"{part or recipe.name}: {taken} tensors from {name}")
@@ -145,9 +150,13 @@ def fit(job: Job, recipe: Recipe, network: Network, faces: Faces, check: Faces |
     complete(network, recipe, faces, check, say)
     spent["cpu"] += time.process_time() - started
     path = job.out / NETWORK
-    whole = {**spent, "budget": budget(job, recipe)}
+    whole = {**spent, "budget": budget(job, recipe), **_where()}
     checkpoint.write(path, checkpoint.finished(network, recipe, faces.classes, faces.fingerprint, whole))
     return path
+
+
+def _where() -> dict[str, Any]:
+    return {"machine": trainer.machine(), "precision": str(trainer.precision()).removeprefix("torch.")}
 
 
 def complete(network: Network, recipe: Recipe, faces: Faces, check: Faces | None, say: Say) -> None:
@@ -155,7 +164,10 @@ def complete(network: Network, recipe: Recipe, faces: Faces, check: Faces | None
     settle: Any = getattr(network, "complete", None)
     if settle is None:
         return
-    shown = check if check is not None and not recipe.training.steps else faces
+    if not recipe.training.steps and check is None:
+        raise UsageError(f"{recipe.name}: its weights are searched on watched rows, and {recipe.data.name} has none")
+    shown = faces if recipe.training.steps else check
+    assert shown is not None
     said = settle(trainer.batches(shown, recipe.crop, network.uses, recipe.seed))
     say(f"{recipe.name}: {said}")
 
@@ -170,13 +182,13 @@ def budget(job: Job, recipe: Recipe) -> float | None:
 def planned(job: Job, recipe: Recipe, network: Network, faces: Faces, say: Say) -> list[Step]:
     """The steps with the epochs that the budget pays for; measured once, then kept beside the checkpoints.
 
-    Raises RecipeError where the budget does not pay for one epoch of each size.
+    Raises UsageError where the budget does not pay for one epoch of each size.
     """
     steps, minutes = recipe.training.steps, budget(job, recipe)
     if minutes is None or not steps:
         return steps
     file = job.out / PLAN
-    if file.is_file():
+    with contextlib.suppress(FileNotFoundError, ValueError, KeyError):  # a torn plan is made anew
         plan = json.loads(file.read_text(encoding="utf-8"))
         if plan["minutes"] == minutes:
             return [Step.model_validate(s) for s in plan["steps"]]
@@ -192,12 +204,17 @@ def planned(job: Job, recipe: Recipe, network: Network, faces: Faces, say: Say) 
 
 def within(steps: list[Step], cost: dict[tuple[str, int], float], seconds: float) -> list[Step]:
     """``steps`` with their epochs scaled so that they cost ``seconds``; no size falls below one epoch."""
-    asked = sum(cost[s.name, side] * n for s in steps for side, n in s.sizes)
-    factor = seconds / asked
-    if factor * max(n for s in steps for _, n in s.sizes) < 0.5:
-        raise RecipeError(f"--cpu-minutes {seconds / 60:g}: not one epoch fits; about {asked / 60:.0f} are asked for")
-    scaled = [[(side, max(1, math.floor(n * factor + 0.5))) for side, n in s.sizes] for s in steps]
-    return [s.model_copy(update={"sizes": sizes}) for s, sizes in zip(steps, scaled, strict=True)]
+    each = {(s.name, k): cost[s.name, side] for s in steps for k, (side, _) in enumerate(s.sizes)}
+    asked = {(s.name, k): n for s in steps for k, (_, n) in enumerate(s.sizes)}
+    if sum(each.values()) > 1.5 * seconds:
+        least = sum(each.values()) / 60
+        raise UsageError(f"--cpu-minutes {seconds / 60:g}: one epoch of each size takes {least:.1f} minutes here")
+    factor = seconds / sum(each[key] * n for key, n in asked.items())
+    epochs = {key: max(1, math.floor(n * factor + 0.5)) for key, n in asked.items()}
+    while sum(each[key] * n for key, n in epochs.items()) > 1.1 * seconds and max(epochs.values()) > 1:
+        epochs[max((key for key, n in epochs.items() if n > 1), key=each.__getitem__)] -= 1
+    new = [[(side, epochs[s.name, k]) for k, (side, _) in enumerate(s.sizes)] for s in steps]
+    return [s.model_copy(update={"sizes": sizes}) for s, sizes in zip(steps, new, strict=True)]
 
 
 def _epoch_cost(step: Step, side: int, recipe: Recipe, network: Network, faces: Faces, out: Path) -> float:
@@ -207,7 +224,7 @@ def _epoch_cost(step: Step, side: int, recipe: Recipe, network: Network, faces: 
     one.network.train()
     batch = min(recipe.training.batch, len(faces))
     rows = faces if faces.sequence is not None else faces.take(_first(len(faces), 2 * TIMED * batch))
-    loader = one._loader(rows)
+    loader = one.loader(rows)
     started, cpu = 0, 0.0
     for k, examples in enumerate(loader):
         if k == len(loader) // 2:

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 from export import checkpoint
 from export.data import augment
 from export.data.faces import U8, Faces
+from export.errors import InputError
 from export.models.network import Batch, Network
 from export.recipe import Recipe, Step
 
@@ -49,6 +50,15 @@ def autocast() -> Any:
     return torch.autocast(device().type, dtype=precision(), enabled=precision() != torch.float32)
 
 
+def machine() -> dict[str, Any]:
+    """processor (by the name its maker gives it), cores, accelerator: what a results file says of the training."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    accelerator = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+    return {"processor": named[0] if named else "unknown", "cores": os.cpu_count() or 1, "accelerator": accelerator}
+
+
 def cpu_seconds() -> float:
     """Processor time of this process and of its finished children (the loaders of finished epochs)."""
     children = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -62,8 +72,7 @@ class Trainer:
         self.step, self.recipe, self.out = step, recipe, out
         network.begin(step.name)
         self.network: Any = network.to(device(), memory_format=torch.channels_last)
-        decay = recipe.training.ema
-        self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+        self.average = AveragedModel(network, multi_avg_fn=_averaging(recipe.training.ema), use_buffers=True)
         self.optimiser = self._optimiser()
         self.epoch, self.cpu, self.wall, self.rows = 0, 0.0, 0.0, 0
         self.watched: list[float] = []
@@ -77,7 +86,7 @@ class Trainer:
         ]
         if t.optimiser == "adam":
             return torch.optim.Adam(groups, lr=self.step.lr)
-        return torch.optim.SGD(groups, lr=self.step.lr, momentum=t.momentum, nesterov=True)
+        return torch.optim.SGD(groups, lr=self.step.lr, momentum=t.momentum, nesterov=t.momentum > 0)
 
     @property
     def path(self) -> Path:
@@ -85,7 +94,7 @@ class Trainer:
 
     def run(self, train: Faces, check: Faces | None, say: Say) -> None:
         """Every epoch that is left; then the network holds the averaged weights."""
-        self._resume(say)
+        self._resume(train, say)
         while self.epoch < self.step.epochs:
             cpu, wall = cpu_seconds(), time.monotonic()
             loss = self._epoch(train, say)
@@ -105,7 +114,7 @@ class Trainer:
     def _epoch(self, faces: Faces, say: Say) -> float:
         self.network.train()
         torch.manual_seed(self.recipe.seed * 100_003 + self.epoch)  # dropout repeats itself after a restart
-        loader = self._loader(faces)
+        loader = self.loader(faces)
         total, steps, shown = 0.0, len(loader), time.monotonic()
         for k, batch in enumerate(loader):
             self._rate((self.epoch + k / steps) / self.step.epochs)
@@ -127,7 +136,7 @@ class Trainer:
         self.average.update_parameters(self.network)
         return float(loss.detach())
 
-    def _loader(self, faces: Faces) -> DataLoader[Any]:
+    def loader(self, faces: Faces) -> DataLoader[Any]:
         r, name = self.recipe, self.step.name
         either = not self.network.needs and name != "single"
         ranges = r.augment if either else r.augment.model_copy(update={"lens_lost": 0.0})
@@ -176,16 +185,29 @@ class Trainer:
             },
         )  # fmt: skip
 
-    def _resume(self, say: Say) -> None:
+    def _resume(self, train: Faces, say: Say) -> None:
         if not self.path.is_file():
             return
-        state = checkpoint.read_state(self.path, device())
+        state = checkpoint.step_state(self.path, device())
+        self._same(state, train)
         self.network.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.epoch, self.watched = state["epoch"], list(state["watched"])
         self.cpu, self.wall, self.rows = state["cpu"], state["wall"], state["rows"]
         say(f"{self.step.name}: goes on after epoch {self.epoch} ({self.path})")
+
+    def _same(self, state: dict[str, Any], train: Faces) -> None:
+        """A training may go on with more epochs; anything else that differs would make another result of it."""
+        now = self.recipe.model_dump(mode="json")
+        changed = [
+            k for k in ("model", "augment", "training", "seed", "crop") if _rest(state["recipe"], k) != _rest(now, k)
+        ]
+        if state["data"] != train.fingerprint:
+            changed.append("data")
+        if changed:
+            what = ", ".join(changed)
+            raise InputError(f"{self.path}: begun with another {what}; choose another --out or delete that folder")
 
     def _log(self, loss: float) -> None:
         rate = self.optimiser.param_groups[0]["lr"]
@@ -196,8 +218,27 @@ class Trainer:
             f.write(json.dumps(row) + "\n")
 
 
+def _rest(recipe: dict[str, Any], key: str) -> Any:
+    """A part of a recipe without the steps' lengths, which may grow."""
+    return {k: v for k, v in recipe[key].items() if k != "steps"} if key == "training" else recipe[key]
+
+
+def _averaging(decay: float) -> Any:
+    """Exponential moving average that starts as a plain mean: (1 + n) / (10 + n) until that exceeds ``decay``, or a
+    short step would keep much of the weights it began with."""
+
+    def update(average: Any, current: Any, n: Any) -> None:
+        now = min(decay, (1 + float(n)) / (10 + float(n)))
+        get_ema_multi_avg_fn(now)(average, current, n)
+
+    return update
+
+
 def plateau_factor(watched: list[float], patience: int = 5) -> float:
-    """A tenth for every time the watched accuracy had no new best for ``patience`` epochs (ReduceLROnPlateau)."""
+    """A tenth for every time the watched accuracy had no new best for ``patience`` epochs.
+
+    The papers name ReduceLROnPlateau and not its settings; five epochs are our choice.
+    """
     factor, best, since = 1.0, -1.0, 0
     for value in watched:
         since = 0 if value > best else since + 1

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from export.errors import UsageError
 from export.models.resnet import ResNet, standardise
@@ -18,6 +19,10 @@ COMPARED = {
 """our name -> torchvision's; GhostNet is not among torchvision's networks"""
 
 
+LEAST = 64
+"""side of the smallest picture that all of them take"""
+
+
 class Compared(nn.Module):
     """A torchvision network without its classifier: crop [N, 1, H, W] in 0..255 -> feature [N, features]."""
 
@@ -25,10 +30,13 @@ class Compared(nn.Module):
         super().__init__()
         self.trunk: nn.Module = _torchvision(name)
         with torch.inference_mode():
-            self.features = int(self.trunk.eval()(torch.zeros(1, 3, 64, 64)).flatten(1).shape[1])
+            self.features = int(self.trunk.eval()(torch.zeros(1, 3, LEAST, LEAST)).flatten(1).shape[1])
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.trunk(standardise(x.float()).expand(-1, 3, -1, -1))
+        x = standardise(x.float())
+        if x.shape[-1] < LEAST:  # AlexNet leaves nothing of a smaller picture
+            x = functional.interpolate(x, (LEAST, LEAST), mode="bilinear", align_corners=False)
+        y: Tensor = self.trunk(x.expand(-1, 3, -1, -1))
         return y.flatten(1)
 
 

@@ -15,7 +15,7 @@ from itertools import product
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -30,7 +30,7 @@ class _Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     backbone: str = "resnet18"
     """resnet18, or one of the compared networks of torchvision"""
-    widths: list[int] = [64, 128, 256, 512]
+    widths: list[int] = Field([64, 128, 256, 512], min_length=1)
     stem: int = 3
     """side of the first convolution; 7 is the standard stem with pooling"""
     stem_stride: int = 1
@@ -183,7 +183,7 @@ class EarlyFusion(Network):
 
 class PairFusion(Network):
     """Gated features of both lenses interleaved (v1, i1, v2, i2, ...), FC 1024->256, ReLU, batch norm, dropout,
-    FC 256->K (2025 fig. 5)."""
+    FC 256->K (2025 fig. 5). Dropout stands before the last layer: behind it, it would silence classes."""
 
     fusion = "early: pooled features of both lenses interleaved pair-wise"
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from export.errors import InputError
@@ -124,7 +124,7 @@ def start_from_file(branch: nn.Module, path: Path) -> int:
 
 class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-    widths: list[int] = [64, 128, 256, 512]
+    widths: list[int] = Field([64, 128, 256, 512], min_length=1)
     """channels of the four stages"""
     stem_stride: int = 1
     dropout: float = 0.2

@@ -173,6 +173,11 @@ class Singh(Temporal):
         features = self.encode(visible, infrared, present).unflatten(0, (-1, t))
         return self.attended(features if t == self.window else features.expand(-1, self.window, -1))
 
+    def begin(self, step: str) -> None:
+        """A space settled on another set must not stand in the way of learning this one."""
+        self.projection.copy_(torch.eye(len(self.projection)))
+        self.middle.zero_()
+
     def loss(self, batch: Batch, step: str, smoothing: float) -> Tensor:
         attended = self.describe(batch)
         entropy = functional.cross_entropy(self._classified(attended), batch[3], label_smoothing=smoothing)

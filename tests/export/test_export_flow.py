@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,9 @@ for needed in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(needed, reason="needs the export and cpu extras")
 
 from export import __main__ as command  # noqa: E402
-from export import checkpoint, compare, protocol, recipe, score, train  # noqa: E402
-from export.errors import InputError, RecipeError  # noqa: E402
+from export import checkpoint, compare, models, protocol, recipe, score, train  # noqa: E402
+from export.data import augment, fer2013  # noqa: E402
+from export.errors import InputError, RecipeError, UsageError  # noqa: E402
 from export.models import naseem  # noqa: E402
 from export.report import results  # noqa: E402
 
@@ -108,22 +108,114 @@ def test_frozen_backbones_stay_what_they_were_given(recipes: Path, silent: Any) 
     assert not torch.equal(early["branches.visible.neck.1.weight"], one["modal.neck.1.weight"])
 
 
-def test_the_infrared_lens_keeps_its_light_in_the_dark(recipes: Path, silent: Any) -> None:
-    train.train(_job(recipes, "two"), silent)
-    found = score.score(_job(recipes, "two"), silent)
-    assert len({x.accuracy for x in found.darkness}) == 1
-    assert list(found.modes) == ["infrared"]
+def test_the_infrared_lens_keeps_its_light_in_the_dark(
+    recipes: Path, silent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the visible lens sees, the simulation is of the picture in good light."""
+    train.train(_job(recipes, "early"), silent)
+    shown: list[Any] = []
+    kept = score.logits
+    monkeypatch.setattr(score, "logits", lambda n, faces, *rest: (shown.append(faces), kept(n, faces, *rest))[1])
+    found = score.score(_job(recipes, "early"), silent)
+    dark = [x for x in shown if x.images.mean() < 30]
+    light = augment.simulated_infrared(fer2013.load("private").images, 1)
+    assert len(dark) >= 4
+    assert all(np.array_equal(x.infrared, light) for x in dark)
+    assert [x.gain for x in found.darkness] == sorted((x.gain for x in found.darkness), reverse=True)
 
 
-def test_a_budget_scales_the_epochs_and_is_kept(recipes: Path, silent: Any) -> None:
-    job = _job(recipes, "one", minutes=0.02)
+def test_a_training_does_not_go_on_as_another(recipes: Path, data_root: Path, silent: Any) -> None:
+    job = _job(recipes, "one")
     train.train(job, silent)
-    plan = json.loads((job.out / train.PLAN).read_text())
-    assert plan["minutes"] == 0.02
+    (job.out / train.NETWORK).unlink()
+    text = job.file.read_text()
+    job.file.write_text(text.replace("batch = 8", "batch = 4"))
+    with pytest.raises(InputError, match=r"joined\.pt: begun with another training; choose another --out"):
+        train.train(job, silent)
+    job.file.write_text(text)
+    with np.load(data_root / "fer2013.npz") as z:
+        arrays = {k: z[k] for k in z}
+    arrays["labels"][5] ^= 1
+    np.savez(data_root / "fer2013.npz", **arrays)
+    with pytest.raises(InputError, match="begun with another data"):
+        train.train(job, silent)
+    (job.out / "joined.pt").write_bytes(b"PK\x03\x04")
+    with pytest.raises(InputError, match=r"joined\.pt: not a checkpoint of this stage"):
+        train.train(job, silent)
+
+
+def test_of_two_equal_branches_that_of_the_own_lens_is_taken(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    dual = models.build(recipe.Model(name="dual-resnet", widths=[8, 8, 8, 8]), 7)
+    plan = recipe.Recipe(name="dual", model=recipe.Model(name="dual-resnet", widths=[8, 8, 8, 8]))
+    checkpoint.write(tmp_path / "n.pt", checkpoint.finished(dual, plan, ("a",), "", {"epochs": 1}))
+    for lens in ("visible", "infrared"):
+        single = models.build(recipe.Model(name="single", modality=lens, attention=True, widths=[8, 8, 8, 8]), 7)
+        checkpoint.start(single, "modal.backbone", tmp_path / "n.pt")
+        checkpoint.start(single, "modal.gate", tmp_path / "n.pt")
+        branch = getattr(dual, lens)
+        assert torch.equal(single.modal.backbone.conv1.weight, branch.conv1.weight)
+        assert torch.equal(single.modal.gate.fc.weight, branch.gate.fc.weight)
+
+
+def test_a_part_that_is_not_there_is_named(recipes: Path, silent: Any) -> None:
+    file = recipes / "early.toml"
+    file.write_text(file.read_text().replace("branches.visible", "branchs.visible"))
+    with pytest.raises(RecipeError, match=r"'start\.branchs\.visible': the network has no such part; .*branches"):
+        train.train(_job(recipes, "early"), silent)
+
+
+def test_a_discriminant_space_is_not_inherited() -> None:
+    network = models.build(recipe.Model(name="singh", width=0.125, side=32), 7)
+    network.projection.zero_()
+    network.middle.fill_(3.0)
+    network.begin("joined")
+    assert torch.equal(network.projection, torch.eye(len(network.projection)))
+    assert not network.middle.any()
+
+
+def test_another_set_keeps_its_people_apart() -> None:
+    assert protocol.other("ckplus").folds == "person"
+    assert protocol.other("thermal").folds == "group"
+    assert protocol.other("viri").folds == "share"
+    assert protocol.other("rafdb").watch == ""
+
+
+def test_a_network_of_other_rows_is_not_scored(recipes: Path, data_root: Path, silent: Any) -> None:
+    train.train(_job(recipes, "one"), silent)
+    _ckplus(data_root)
+    out = recipes.parent / "runs" / "one"
+    other = recipe.Data(name="ckplus", train="all", folds="person", count=3)
+    folds = recipe.read(recipes / "one.toml").model_copy(update={"data": other})
+    part = next(protocol.parts(folds, temporal=False))
+    with pytest.raises(InputError, match="trained on other data than ckplus fold-1"):
+        score._finished(out / train.NETWORK, folds, part)
+
+
+def test_a_budget_scales_the_epochs_and_is_kept(recipes: Path, silent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Timed once: whoever goes on does so with the plan that was begun."""
+    costs = iter([2.0])
+    monkeypatch.setattr(train, "_epoch_cost", lambda *_: next(costs))
+    job = _job(recipes, "one", minutes=0.1)
+    train.train(job, silent)
+    (job.out / train.NETWORK).unlink()
+    train.train(job, silent)
     state = torch.load(job.out / train.NETWORK, weights_only=False)
-    assert state["epoch"] == plan["steps"][0]["sizes"][0][1]
-    assert state["spent"]["budget"] == 0.02
+    assert state["epoch"] == 3
+    assert state["spent"]["budget"] == 0.1
     assert state["spent"]["cpu"] > 0
+
+
+def test_the_cost_of_an_epoch_leaves_the_weights_alone(recipes: Path, data_root: Path, silent: Any) -> None:
+    job = _job(recipes, "one")
+    network = models.build(job.recipe.model, 7)
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    faces = fer2013.load("train")
+    job.out.mkdir(parents=True)
+    (step,) = job.recipe.training.steps
+    assert train._epoch_cost(step, 16, job.recipe, network, faces, job.out) > 0
+    assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+    assert not list(job.out.iterdir())
 
 
 def test_what_is_made_of_trained_parts_has_half_the_budget_and_folds_none(recipes: Path) -> None:
@@ -137,8 +229,11 @@ def test_within_a_budget_no_size_is_left_out() -> None:
     steps = [recipe.Step(sizes=[(32, 4), (48, 1)], lr=0.1)]
     cost = {("joined", 32): 10.0, ("joined", 48): 20.0}
     assert train.within(steps, cost, 120)[0].sizes == [(32, 8), (48, 2)]
-    assert train.within(steps, cost, 30)[0].sizes == [(32, 2), (48, 1)]
-    with pytest.raises(RecipeError, match=r"--cpu-minutes 0\.05: not one epoch fits"):
+    assert train.within(steps, cost, 30)[0].sizes == [(32, 1), (48, 1)]
+    for seconds in (30, 45, 100, 1000):
+        planned = train.within(steps, cost, seconds)[0].sizes
+        assert sum(cost["joined", side] * n for side, n in planned) <= 1.1 * seconds
+    with pytest.raises(UsageError, match=r"--cpu-minutes 0\.05: one epoch of each size takes 0\.5 minutes here"):
         train.within(steps, cost, 3)
 
 

@@ -12,10 +12,11 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the export extra")
 from export import adversarial, fusionmetrics, pixelfusion  # noqa: E402
-from export.adversarial import FacePatches, Mixed, ScenePatches, WganOptions  # noqa: E402
+from export.adversarial import WganOptions  # noqa: E402
 from export.errors import InputError, RecipeError  # noqa: E402
 from export.models import pyconv  # noqa: E402
 from export.models.pixel import Discriminator, Generator, GeneratorOptions, Options, PixelFusion  # noqa: E402
+from export.patches import FacePatches, ScenePatches  # noqa: E402
 from export.pixelfusion import Pair  # noqa: E402
 
 pytestmark = pytest.mark.torch
@@ -163,11 +164,15 @@ def test_faces_get_a_simulated_lens_that_sees_in_the_dark() -> None:
     assert visible.mean() < 0.6 * infrared.mean()
 
 
-def test_a_mixture_draws_from_both() -> None:
-    black, white = (ScenePatches([Pair("flat", x, x)]) for x in (np.zeros((40, 40), np.uint8), _scene(0)))
-    visible, _ = Mixed(black, white).patches(20, 32, np.random.default_rng(0))
-    assert len(visible) == 20
-    assert 2 < sum(int(p.max() == 0) for p in visible) < 18
+def test_varied_patches_stay_aligned_and_are_of_the_asked_side() -> None:
+    """Both lenses show the same square at the same scale; their contrasts differ."""
+    scene = _scene(0, 80, 80)
+    visible, infrared = ScenePatches([Pair("same", scene, scene)], vary=True).patches(8, 32, np.random.default_rng(0))
+    assert visible.shape == infrared.shape == (8, 32, 32)
+    for v, i in zip(visible, infrared, strict=True):
+        inside = (v > 0) & (v < 255) & (i > 0) & (i < 255)
+        assert np.corrcoef(v[inside], i[inside])[0, 1] > 0.99
+    assert np.abs(visible.astype(int) - infrared).mean() > 3
 
 
 def test_pairs_smaller_than_the_patch_are_named() -> None:
