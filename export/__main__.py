@@ -68,6 +68,7 @@ def _report_arguments(commands: Any) -> None:
     sub = commands.add_parser("report", help=text, description=text)
     sub.add_argument("--out", type=Path, default=Path("runs/report"), help="folder of the page (default runs/report)")
     sub.add_argument("--train", action="store_true", help="first train and score every recipe that has no result yet")
+    sub.add_argument("--latency", action="store_true", help="time all systems anew, in turns, in one run")
     sub.add_argument("--reduced", action="store_true", help="with --train: reduced width, one schedule for all")
     sub.add_argument("--threads", type=_count, default=os.cpu_count() or 1, help="processor threads (default: all)")
 
@@ -173,6 +174,8 @@ def _report_page(args: argparse.Namespace, say: Progress) -> None:
         raise UsageError("--reduced and --cpu-minutes say how to train: give --train with them")
     if args.train:
         compare.missing(RECIPES, RESULTS / "systems", args.reduced, args.cpu_minutes, say)
+    if args.latency:
+        compare.time_all(RECIPES, RESULTS / "systems", say)
     faces, networks = compare.for_maps(RECIPES, say)
     print(page.write_report(RESULTS, RECIPES, args.out, say, faces, networks))
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from export import adversarial, checkpoint, data, pixelfusion, recipe, score, train
 from export.data.faces import Faces
 from export.errors import ExportError
-from export.report import results
+from export.models.network import Network
+from export.report import cost, results
 from export.report.results import System
 from export.train import Job
 
@@ -48,6 +50,37 @@ def folder(name: str, reduced: bool) -> Path:
     return (RUNS / "reduced" if reduced else RUNS) / name
 
 
+def time_all(recipes: Path, into: Path, say: Say) -> None:
+    """Measure every system anew in one run, pair by pair in turns, and note it in the results files.
+
+    What was measured when a system was scored rests on how busy the machine was just then; only this can be compared.
+    """
+    systems = {s.key: s for s in results.read_systems(into)}
+    with tempfile.TemporaryDirectory() as scratch:
+        files = {}
+        for key, system in systems.items():
+            network = trained(recipes, system)
+            if network is not None:
+                say(f"\rgraphs of {key}")
+                (own := Path(scratch) / key).mkdir()
+                side = recipe.read(recipes / f"{system.recipe}.toml").crop
+                files[key] = score.graphs(network, side, own)
+        for key, measured in cost.latencies(files).items():
+            say(f"{key}: {measured.median:.2f} ms, p95 {measured.p95:.2f}")
+            results.write(systems[key].model_copy(update={"latency_ms": measured}), into)
+
+
+def trained(recipes: Path, system: System) -> Network | None:
+    """The network behind a result (of folds the first), or None where its weights are not here."""
+    reduced = system.variant == "reduced"
+    home = folder(system.recipe, reduced)
+    path = home / train.NETWORK if (home / train.NETWORK).is_file() else home / "fold-1" / train.NETWORK
+    try:
+        return checkpoint.load(path, recipe.read(recipes / f"{system.recipe}.toml", reduced)).model
+    except ExportError:
+        return None
+
+
 def for_maps(recipes: Path, say: Say) -> tuple[Faces | None, Callable[[System], object | None] | None]:
     """Test faces and trained networks for the activation maps; (None, None) where the faces are not there."""
     try:
@@ -56,12 +89,4 @@ def for_maps(recipes: Path, say: Say) -> tuple[Faces | None, Callable[[System], 
         say(f"no activation maps: {e}")
         return None, None
 
-    def network(system: System) -> object | None:
-        reduced = system.variant == "reduced"
-        path = folder(system.recipe, reduced) / train.NETWORK
-        try:
-            return checkpoint.load(path, recipe.read(recipes / f"{system.recipe}.toml", reduced)).model
-        except ExportError:
-            return None
-
-    return faces, network
+    return faces, lambda system: trained(recipes, system)

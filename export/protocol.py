@@ -123,4 +123,4 @@ def line(recipe: Recipe, train: int, test: int) -> str:
         split = "official split, training rows without twins of the tests, selection and temperature on PublicTest"
     else:
         split = f"splits {d.train}/{d.watch}/{d.test}"
-    return f"{d.name}: {split}; {train} trained on, {test} tested on, one pass, no test-time augmentation"
+    return f"{split}; {train} trained on, {test} tested on, one pass, no test-time augmentation"

@@ -98,7 +98,7 @@ def _identity(job: Job, recipe: Recipe) -> dict[str, Any]:
     same = ("paper", "title", "family", "role", "compares_with", "change", "seed")
     variant = "reduced" if job.reduced else "full"
     return {name: getattr(recipe, name) for name in same} | {
-        "recipe": recipe.name, "variant": variant, "dataset": data.READERS[recipe.data.name].about,
+        "recipe": recipe.name, "variant": variant, "dataset": data.READERS[recipe.data.name].about.partition(",")[0],
     }  # fmt: skip
 
 
@@ -266,12 +266,15 @@ def _last_of_each(lines: list[str]) -> Iterable[dict[str, Any]]:
 def latency(network: Network, side: int) -> Latency:
     """Of the float graphs through ONNX Runtime, one pair at a time."""
     with tempfile.TemporaryDirectory() as folder:
-        if isinstance(network, Temporal):
-            graphs = temporal_graph.export_temporal(network, side, Path(folder))
-            files = [graphs.encoder, graphs.head]
-        else:
-            files = [onnx_graph.export_float(network, side, Path(folder) / "float.onnx")]
-        return cost.latencies({"one": files})["one"]
+        return cost.latencies({"one": graphs(network, side, Path(folder))})["one"]
+
+
+def graphs(network: Network, side: int, folder: Path) -> list[Path]:
+    """The float graphs a device would run one behind the other, written into ``folder``."""
+    if not isinstance(network, Temporal):
+        return [onnx_graph.export_float(network, side, folder / "float.onnx")]
+    two = temporal_graph.export_temporal(network, side, folder)
+    return [two.encoder, two.head]
 
 
 def table(s: System) -> str:

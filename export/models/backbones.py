@@ -1,4 +1,4 @@
-"""Feature extractors by name: our ResNet-18, and the networks the papers compare it with, from torchvision."""
+"""Feature extractors by name: our ResNet-18, GhostNet, and the networks the papers compare with, from torchvision."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from export.errors import UsageError
+from export.models.ghostnet import GhostNet
 from export.models.resnet import ResNet, standardise
 
 COMPARED = {
     "vgg16": "vgg16", "alexnet": "alexnet", "mobilenetv2": "mobilenet_v2", "shufflenetv2": "shufflenet_v2_x1_0",
     "densenet201": "densenet201",
 }  # fmt: skip
-"""our name -> torchvision's; GhostNet is not among torchvision's networks"""
+"""our name -> torchvision's"""
 
 
 LEAST = 64
@@ -56,6 +57,10 @@ def make(name: str, widths: list[int], stem_stride: int, stem: int) -> Any:
     """Module with an attribute ``features`` (its width). Raises UsageError when it cannot be had here."""
     if name == "resnet18":
         return ResNet(widths, stem_stride, stem)
+    if name == "ghostnet":
+        return GhostNet(stem_stride)
     if name not in COMPARED:
-        raise UsageError(f"[model] backbone = {name!r}: unknown; one of resnet18, {', '.join(sorted(COMPARED))}")
+        raise UsageError(
+            f"[model] backbone = {name!r}: unknown; one of resnet18, ghostnet, {', '.join(sorted(COMPARED))}"
+        )
     return Compared(name)

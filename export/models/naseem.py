@@ -29,7 +29,7 @@ Modality = Literal["visible", "infrared", "msx"]
 class _Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     backbone: str = "resnet18"
-    """resnet18, or one of the compared networks of torchvision"""
+    """resnet18, ghostnet, or one of the compared networks of torchvision"""
     widths: list[int] = Field([64, 128, 256, 512], min_length=1)
     stem: int = 3
     """side of the first convolution; 7 is the standard stem with pooling"""

@@ -308,6 +308,10 @@ def test_one_command_trains_scores_and_draws(
     assert command.main(["report", "--train", "--out", str(tmp_path / "page")]) == 0
     assert "vgg: passed over: [model] backbone = 'nonesuch'" in capsys.readouterr().err
     page = (tmp_path / "page" / "report.md").read_text()
+    before = {s.key: s for s in results.read_systems(tmp_path / "results" / "systems")}
+    assert command.main(["report", "--latency", "--out", str(tmp_path / "page")]) == 0
+    after = {s.key: s for s in results.read_systems(tmp_path / "results" / "systems")}
+    assert all(after[k].latency_ms != s.latency_ms and after[k].modes == s.modes for k, s in before.items())
     assert {p.stem for p in (tmp_path / "results" / "systems").glob("*.json")} == {"one", "two", "early", "late"}
     assert "not trained yet" in page
 
