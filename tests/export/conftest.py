@@ -48,6 +48,16 @@ def write_faces(root: Path) -> Path:
     return root
 
 
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> None:
+    """Networks of a few channels are faster on one thread, and so are the tests beside them."""
+    try:
+        import torch
+    except ImportError:
+        return
+    torch.set_num_threads(1)
+
+
 @pytest.fixture
 def recipe_file(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.toml"

@@ -305,11 +305,11 @@ def test_one_command_trains_scores_and_draws(
         monkeypatch.setattr(command, name, value)
     monkeypatch.setattr(compare, "RUNS", tmp_path / "runs")
     (tmp_path / "results" / "systems").mkdir(parents=True)
-    assert command.main(["report", "--train", "--out", str(tmp_path / "page")]) == 0
+    assert command.main(["report", "--train", "--threads", "1", "--out", str(tmp_path / "page")]) == 0
     assert "vgg: passed over: [model] backbone = 'nonesuch'" in capsys.readouterr().err
     page = (tmp_path / "page" / "report.md").read_text()
     before = {s.key: s for s in results.read_systems(tmp_path / "results" / "systems")}
-    assert command.main(["report", "--latency", "--out", str(tmp_path / "page")]) == 0
+    assert command.main(["report", "--latency", "--threads", "1", "--out", str(tmp_path / "page")]) == 0
     after = {s.key: s for s in results.read_systems(tmp_path / "results" / "systems")}
     assert all(after[k].latency_ms != s.latency_ms and after[k].modes == s.modes for k, s in before.items())
     assert {p.stem for p in (tmp_path / "results" / "systems").glob("*.json")} == {"one", "two", "early", "late"}
@@ -365,5 +365,5 @@ def test_the_papers_fusion_runs_on_a_folder_in_viri_layout(
 
 
 def test_an_unknown_set_is_named(recipes: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command.main(["train", str(recipes / "one.toml"), "--data", "virri"]) == 64
+    assert command.main(["train", str(recipes / "one.toml"), "--data", "virri", "--threads", "1"]) == 64
     assert "did you mean 'viri'?" in capsys.readouterr().err

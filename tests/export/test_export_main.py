@@ -74,6 +74,6 @@ def test_ctrl_c(recipe_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(command, "_train", interrupted)
+    monkeypatch.setitem(command.COMMANDS, "train", interrupted)
     assert command.main(["train", str(recipe_file)]) == 130
     assert "interrupted" in _line(capsys)

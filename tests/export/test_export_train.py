@@ -30,11 +30,11 @@ def _stop_at(line_start: str) -> Any:
 def test_stopped_and_resumed_equals_straight(
     recipe_file: Path, data_root: Path, tmp_path: Path, silent: Any, at: str
 ) -> None:
-    straight = checkpoint.read_state(train.train(train.Job(recipe_file, tmp_path / "straight"), silent))
+    straight = checkpoint.read_state(train.train(train.Job(recipe_file, tmp_path / "straight"), silent)[0])
     broken = train.Job(recipe_file, tmp_path / "broken")
     with pytest.raises(Stop):
         train.train(broken, _stop_at(at))
-    resumed = checkpoint.read_state(train.train(broken, silent))
+    resumed = checkpoint.read_state(train.train(broken, silent)[0])
     assert straight["epoch"] == resumed["epoch"] == 4
     for key, value in straight["network"].items():
         assert torch.equal(value, resumed["network"][key]), key
@@ -43,7 +43,7 @@ def test_stopped_and_resumed_equals_straight(
 def test_a_checkpoint_of_another_network_is_refused(
     recipe_file: Path, data_root: Path, tmp_path: Path, silent: Any
 ) -> None:
-    path = train.train(train.Job(recipe_file, tmp_path / "out"), silent)
+    (path,) = train.train(train.Job(recipe_file, tmp_path / "out"), silent)
     recipe_file.write_text(recipe_file.read_text().replace("[8, 8, 16, 16]", "[8, 8, 8, 8]"))
     with pytest.raises(InputError, match="another \\[model\\]"):
         checkpoint.load(path, recipe.read(recipe_file))
