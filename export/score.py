@@ -67,6 +67,8 @@ def score(job: Job, say: Say) -> System:
 def _finished(path: Path, recipe: Recipe, part: protocol.Part) -> checkpoint.Trained:
     """The network of one part. Raises InputError when it was trained on other rows than this part's."""
     trained = checkpoint.load(path, recipe)
+    if not {"cpu", "wall", "rows", "budget", "machine", "precision"} <= set(trained.spent):
+        raise InputError(f"{path}: does not say how it was trained; train again")
     if trained.labels != part.train.classes or (recipe.training.steps and trained.data != part.train.fingerprint):
         raise InputError(f"{path}: trained on other data than {recipe.data.name} {part.name}; train again")
     return trained

@@ -190,6 +190,11 @@ def test_a_network_of_other_rows_is_not_scored(recipes: Path, data_root: Path, s
     part = next(protocol.parts(folds, temporal=False))
     with pytest.raises(InputError, match="trained on other data than ckplus fold-1"):
         score._finished(out / train.NETWORK, folds, part)
+    state = torch.load(out / train.NETWORK, weights_only=False)
+    del state["spent"]["machine"]
+    torch.save(state, out / train.NETWORK)
+    with pytest.raises(InputError, match="does not say how it was trained"):
+        score.score(_job(recipes, "one"), silent)
 
 
 def test_a_budget_scales_the_epochs_and_is_kept(recipes: Path, silent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
