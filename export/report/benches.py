@@ -87,19 +87,19 @@ def _light_table(systems: list[System]) -> Table:
 
 def _fusion_in_the_dark(systems: list[System]) -> list[Text]:
     """Where each fusion stands worst against the better single lens of the same step."""
-    single: dict[tuple[str, str, float], float] = {}
+    single: dict[tuple[str, float], float] = {}
     for s in systems:
         for d in s.darkness if s.family in SINGLE else ():
-            at = (s.paper, s.variant, d.gain)
+            at = (s.variant, d.gain)
             single[at] = max(d.accuracy, single.get(at, 0.0))
     said: list[Text] = []
     for s in systems:
-        found = {d.gain: single.get((s.paper, s.variant, d.gain)) for d in s.darkness}
+        found = {d.gain: single.get((s.variant, d.gain)) for d in s.darkness}
         gaps = [(d.accuracy - best, d.gain) for d in s.darkness if (best := found[d.gain]) is not None]
         if gaps and s.family in ("early", "late", "pixel"):
             gap, gain = min(gaps)
             worst = f"at its worst step (light × {gain:g})"
-            text = f": {cells.points(gap)} points against the better single lens of its paper {worst}."
+            text = f": {cells.points(gap)} points against the better single lens {worst}."
             said.append((f"{s.family}, ", Code(s.key), text))
     return said
 
