@@ -7,7 +7,6 @@ content loss holds it to both sources. Images are float [N, 1, H, W] in -1..1 as
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from export import losses
+from export import checkpoint, losses
 from export.errors import InputError
 from export.models.pixel import Discriminator, Generator, GeneratorOptions, WganNetwork, scaled
 from export.patches import PatchSource
@@ -164,13 +163,10 @@ class _Game:
         optimiser.step()
 
     def save(self) -> None:
-        """Whole or not at all: a temporary name, then rename."""
         state: dict[str, Any] = {name: player.state_dict() for name, player in self.players.items()}
         state |= {f"{name}_optimiser": optimiser.state_dict() for name, optimiser in self.optimisers.items()}
         state |= {"epoch": self.epoch, "seed": self.seed, "options": self.options.model_dump(mode="json")}
-        part = self.path.with_suffix(".part")
-        torch.save(state, part)
-        os.replace(part, self.path)
+        checkpoint.write(self.path, state)
 
     def resume(self, say: Callable[[str], None]) -> None:
         if not self.path.is_file():

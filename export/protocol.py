@@ -83,8 +83,8 @@ def _clean(recipe: Recipe, test: Faces) -> npt.NDArray[np.bool_] | None:
 
 
 def other(name: str) -> Data:
-    """How a recipe is trained on another set (``--data``): its official split, else people kept apart where the set
-    knows them and is known for it, else 70/15/15 at random per class, as the papers do.
+    """How a recipe is trained on another set (``--data``): people kept apart where their pictures are neighbours, the
+    official split where there is one, else 70/15/15 at random per class, as the papers do.
 
     Raises UsageError for a set that no reader knows.
     """
@@ -97,10 +97,8 @@ def other(name: str) -> Data:
 
 
 def _frames(faces: Faces, temporal: bool) -> Faces:
-    """Temporal networks get the whole sequences; all others get every frame as a picture of its own."""
-    if not temporal or faces.sequence is None:
-        return replace(faces, sequence=None)
-    return faces
+    """Temporal networks get the sequences; all others get every frame as a picture of its own."""
+    return faces if temporal else replace(faces, sequence=None)
 
 
 def whole(faces: Faces) -> npt.NDArray[np.int64]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from export import adversarial, checkpoint, data, models, patches, pixelfusion, protocol, trainer
@@ -109,7 +110,7 @@ def _train_generator(job: Job, recipe: Recipe, say: Say) -> Path:
 
 
 def temporal(recipe: Recipe) -> bool:
-    return isinstance(models.build(recipe.model, 2), Temporal)
+    return issubclass(models.entry(recipe.model).make, Temporal)
 
 
 def _train_part(job: Job, recipe: Recipe, part: protocol.Part, say: Say) -> Path:
@@ -223,7 +224,7 @@ def _epoch_cost(step: Step, side: int, recipe: Recipe, network: Network, faces: 
     one = Trainer(step.model_copy(update={"sizes": [(side, 1)]}), recipe, network, out)
     one.network.train()
     batch = min(recipe.training.batch, len(faces))
-    rows = faces if faces.sequence is not None else faces.take(_first(len(faces), 2 * TIMED * batch))
+    rows = faces if faces.sequence is not None else faces.take(np.arange(min(len(faces), 2 * TIMED * batch)))
     loader = one.loader(rows)
     started, cpu = 0, 0.0
     for k, examples in enumerate(loader):
@@ -233,7 +234,3 @@ def _epoch_cost(step: Step, side: int, recipe: Recipe, network: Network, faces: 
     seconds = trainer.cpu_seconds() - cpu
     network.load_state_dict(before)
     return seconds / max(1, len(loader) - started) * max(1, len(faces) // batch)
-
-
-def _first(rows: int, count: int) -> Any:
-    return torch.arange(min(rows, count)).numpy()

@@ -19,7 +19,7 @@ Kind = TypeVar("Kind", bound=BaseModel)
 class Entry:
     """make(options, classes) builds the network with random weights."""
 
-    make: Any
+    make: type[Any]
     options: type[BaseModel]
 
 
@@ -36,12 +36,17 @@ REGISTRY: dict[str, Entry] = {
 }
 
 
-def build(model: Model, classes: int) -> Network:
-    """Raises UsageError when the recipe names no registered network, RecipeError when an option is wrong."""
+def entry(model: Model) -> Entry:
+    """Raises UsageError when the recipe names no registered network."""
     if model.name not in REGISTRY:
         raise UsageError(f"[model] name = {model.name!r}: unknown; one of {', '.join(sorted(REGISTRY))}")
-    entry = REGISTRY[model.name]
-    network: Network = entry.make(options(model, entry.options), classes)
+    return REGISTRY[model.name]
+
+
+def build(model: Model, classes: int) -> Network:
+    """Raises UsageError when the recipe names no registered network, RecipeError when an option is wrong."""
+    kind = entry(model)
+    network: Network = kind.make(options(model, kind.options), classes)
     return network
 
 

@@ -321,12 +321,23 @@ def test_one_command_trains_scores_and_draws(
     assert "not trained yet" in page
 
 
-def test_msx_of_the_camera_is_taken_where_a_set_has_it(silent: Any) -> None:
-    torch.manual_seed(0)
-    options = naseem.SingleOptions(modality="msx", widths=[8, 8, 8, 8], msx_is_lens=True)
-    network = naseem.SingleModality(options, 7).eval()
+def test_msx_of_the_camera_is_taken_where_a_set_has_it(recipes: Path, data_root: Path) -> None:
+    """In the infrared lens's place, and nothing is derived; a set without it is refused."""
+    _viri(data_root)
+    file = recipes / "two.toml"
+    file.write_text(
+        file.read_text().replace('modality = "infrared"\nwidths', 'modality = "msx"\nmsx_is_lens = true\nwidths')
+    )
+    plan = _job(recipes, "two", data="viri").recipe
+    network = models.build(plan.model, 5)
+    assert isinstance(network, naseem.SingleModality)
     assert network.uses == ("infrared",)
     assert network.modal.msx is None
+    (part,) = protocol.parts(plan, temporal=False)
+    assert part.test.msx is not None
+    assert np.array_equal(part.test.infrared, part.test.msx)
+    with pytest.raises(RecipeError, match="no MSX pictures in fer2013"):
+        list(protocol.parts(_job(recipes, "two").recipe, temporal=False))
 
 
 def test_a_torn_network_file_is_one_line(recipes: Path) -> None:
