@@ -22,7 +22,7 @@ from export import checkpoint
 from export.data import augment
 from export.data.faces import U8, Faces
 from export.errors import InputError
-from export.models.network import Batch, Network
+from export.models.network import Batch, Network, one_branch
 from export.recipe import Recipe, Step
 
 Say = Callable[[str], None]
@@ -138,9 +138,9 @@ class Trainer:
 
     def loader(self, faces: Faces) -> DataLoader[Any]:
         r, name = self.recipe, self.step.name
-        either = not self.network.needs and name != "single"
+        either = not self.network.needs and not one_branch(name)
         ranges = r.augment if either else r.augment.model_copy(update={"lens_lost": 0.0})
-        seed = r.seed + (0 if name == "single" else 1000)
+        seed = r.seed + (0 if one_branch(name) else 1000)
         size = self.step.size_at(self.epoch)
         data = augment.PairDataset(faces, size, self.network.uses, ranges, seed, self.epoch)
         order = torch.Generator().manual_seed(r.seed * 100_003 + self.epoch)

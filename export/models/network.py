@@ -17,6 +17,11 @@ Batch = tuple[Tensor, Tensor, Tensor, Tensor]
 BOTH = ("visible", "infrared")
 
 
+def one_branch(step: str) -> bool:
+    """Whether a training step trains one branch by itself on crops of either lens: its name begins with "single"."""
+    return step.startswith("single")
+
+
 class Network(nn.Module):
     """Base of the fusion networks. Subclasses define ``forward`` and, where a paper has one, their own ``loss``."""
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from export.errors import InputError
-from export.models.network import BOTH, Batch, Network
+from export.models.network import BOTH, Batch, Network, one_branch
 
 STANDARD_STEM = 7
 
@@ -159,8 +159,8 @@ class DualResNet(Network):
         return out
 
     def predict(self, batch: Batch, step: str) -> Tensor:
-        """``single``: alternate rows show the visible and the infrared lens; out of training the visible one."""
-        if step != "single":
+        """``single...``: alternate rows show the visible and the infrared lens; out of training the visible one."""
+        if not one_branch(step):
             return super().predict(batch, step)
         x = batch[0].clone()
         if self.training:
@@ -173,7 +173,7 @@ class DualResNet(Network):
             self.infrared.load_state_dict(self.visible.state_dict())
 
     def trainable(self, step: str) -> Iterator[tuple[str, nn.Parameter]]:
-        parts = ("visible.", "alone.") if step == "single" else ("visible.", "infrared.", "head.")
+        parts = ("visible.", "alone.") if one_branch(step) else ("visible.", "infrared.", "head.")
         return ((n, p) for n, p in self.named_parameters() if n.startswith(parts))
 
     def cam_layers(self) -> dict[str, nn.Module]:
