@@ -51,6 +51,8 @@ class Augment(_Section):
     """probability that a patch of both lenses is covered (hand, glasses, mask)"""
     lens_lost: float = 0.4
     """probability that one of the two lenses is dead (modality dropout), shared evenly"""
+    misregistered: float = 0.0
+    """probability that infrared lies up to 6 % of the side off, beyond what a calibration leaves behind"""
 
 
 class Step(_Section):
@@ -101,6 +103,15 @@ class Data(_Section):
     count: int = Field(10, ge=2)
 
 
+class Distil(_Section):
+    """Targets softened by networks trained before (`export.distil`)."""
+
+    teachers: list[str] = Field(min_length=1)
+    """recipes; those that are not trained yet are trained first"""
+    share: float = Field(0.7, ge=0, le=1)
+    """of the target that is the teachers' mean, the rest is the label's"""
+
+
 class Quantisation(_Section):
     calibration_images: int = 512
     keep_float: list[str] = Field(default_factory=list)
@@ -131,6 +142,7 @@ class Recipe(_Section):
     start: dict[str, str] = Field(default_factory=dict)
     """part of the network -> recipe whose trained weights it begins with (that recipe is trained first), or a
     torchvision-style ResNet state dict (.pth), of which every tensor that fits is taken"""
+    distil: Distil | None = None
     augment: Augment = Augment()
     training: Training = Training()
     quantisation: Quantisation = Quantisation()

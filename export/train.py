@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from export import adversarial, checkpoint, data, models, patches, pixelfusion, protocol, trainer
+from export import adversarial, checkpoint, data, distil, models, patches, pixelfusion, protocol, trainer
 from export import recipe as recipes
 from export.data.faces import Faces
 from export.errors import RecipeError, UsageError
@@ -65,9 +65,9 @@ class Job:
 def train(job: Job, say: Say) -> list[Path]:
     """Returns the finished networks' files, one per fold. Raises ExportError with one line."""
     recipe = job.recipe
-    for name in recipe.start.values():
+    for name in [*recipe.start.values(), *(recipe.distil.teachers if recipe.distil else ())]:
         if name == recipe.name:
-            raise RecipeError(f"{job.file}: 'start': the recipe starts from itself")
+            raise RecipeError(f"{job.file}: the recipe starts from itself ('start' or 'distil.teachers')")
         if not name.endswith(FOREIGN) and not (job.beside(name).out / NETWORK).is_file():
             say(f"{recipe.name} starts from {name}")
             train(job.beside(name), say)
@@ -121,12 +121,26 @@ def _train_part(job: Job, recipe: Recipe, part: protocol.Part, say: Say) -> Path
     say(f"{recipe.name} {part.name}: {seen}")
     _tell_unused(part.train.rejected, job.out / UNUSED, say)
     network = built(job, recipe, len(part.train.classes), part.name, say)
-    return fit(job, recipe, network, part.train, part.watch, say)
+    faces = part.train
+    if recipe.distil:
+        teachers = [_teacher(job, part.name, name) for name in recipe.distil.teachers]
+        faces = distil.with_targets(faces, part.watch, recipe.distil, teachers, say)
+    return fit(job, recipe, network, faces, part.watch, say)
+
+
+def _teacher(job: Job, fold: str, name: str) -> distil.Teacher:
+    own = _home(job, fold).beside(name)
+    return distil.Teacher(own.recipe, own.out / NETWORK)
+
+
+def _home(job: Job, fold: str) -> Job:
+    """The job itself: a fold works in a folder inside its own."""
+    return replace(job, out=job.out.parent) if fold else job
 
 
 def built(job: Job, recipe: Recipe, classes: int, fold: str, say: Say) -> Network:
     """The network with the weights it starts from."""
-    home = replace(job, out=job.out.parent) if fold else job
+    home = _home(job, fold)
     network = models.build(recipe.model, classes)
     for part, name in recipe.start.items():
         if name.endswith(FOREIGN):

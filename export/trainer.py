@@ -14,6 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
@@ -199,10 +200,9 @@ class Trainer:
 
     def _same(self, state: dict[str, Any], train: Faces) -> None:
         """A training may go on with more epochs; anything else that differs would make another result of it."""
-        now = self.recipe.model_dump(mode="json")
-        changed = [
-            k for k in ("model", "augment", "training", "seed", "crop") if _rest(state["recipe"], k) != _rest(now, k)
-        ]
+        then, now = _as_read_today(state["recipe"]), self.recipe.model_dump(mode="json")
+        parts = ("model", "augment", "distil", "training", "seed", "crop")
+        changed = [k for k in parts if _rest(then, k) != _rest(now, k)]
         if state["data"] != train.fingerprint:
             changed.append("data")
         if changed:
@@ -218,9 +218,18 @@ class Trainer:
             f.write(json.dumps(row) + "\n")
 
 
+def _as_read_today(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint's recipe with the keys that have been added since, at their defaults."""
+    try:
+        return Recipe.model_validate(recipe).model_dump(mode="json")
+    except ValidationError:
+        return recipe
+
+
 def _rest(recipe: dict[str, Any], key: str) -> Any:
     """A part of a recipe without the steps' lengths, which may grow."""
-    return {k: v for k, v in recipe[key].items() if k != "steps"} if key == "training" else recipe[key]
+    part = recipe.get(key)
+    return {k: v for k, v in part.items() if k != "steps"} if key == "training" and part else part
 
 
 def _averaging(decay: float) -> Any:

@@ -7,6 +7,7 @@ light is drawn for each lens by itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -18,6 +19,8 @@ from edgefer.capture.nir import draw_optics, simulate_nir
 from export.data.faces import Faces
 from export.recipe import Augment
 
+COARSE = 0.06
+"""largest simulated misregistration, share of the side: 6.7 pixels of 112"""
 U8 = npt.NDArray[np.uint8]
 F64 = npt.NDArray[np.float64]
 
@@ -90,6 +93,8 @@ def pairs(faces: Faces, row: int, size: int, lenses: Sequence[str], rng: np.rand
     rows = [row] if faces.sequence is None else list(faces.sequence[row])
     m = draw_geometry(faces.images.shape[1], size, rng, a)
     optics, light = draw_optics(rng), int(rng.integers(2**32))
+    if a.misregistered and rng.random() < a.misregistered:
+        optics = replace(optics, shift=tuple(rng.uniform(-COARSE, COARSE, 2)))
     views = [np.zeros((len(rows), size, size), np.uint8) for _ in range(2)]
     for t, r in enumerate(rows):
         face = warp(faces.images[r], m, size)
@@ -104,7 +109,8 @@ def pairs(faces: Faces, row: int, size: int, lenses: Sequence[str], rng: np.rand
 
 
 class PairDataset(Dataset[tuple[torch.Tensor, ...]]):
-    """Training examples: visible, infrared uint8 [1, S, S] (sequences [T, 1, S, S]), present float32 [2], label int64.
+    """Training examples: visible, infrared uint8 [1, S, S] (sequences [T, 1, S, S]), present float32 [2], label int64,
+    or a target float32 [K] where the faces carry softened ones.
 
     Every view is a function of (seed, epoch, index) alone, so a resumed training sees what an unbroken one would.
     """
@@ -125,7 +131,9 @@ class PairDataset(Dataset[tuple[torch.Tensor, ...]]):
             present[lost] = 0.0
             views[lost][:] = 0
         visible, infrared = (torch.from_numpy(v[:, None] if self.faces.sequence is not None else v) for v in views)
-        return visible, infrared, torch.from_numpy(present), torch.tensor(self.faces.labels[i])
+        soft = self.faces.soft
+        target = torch.tensor(self.faces.labels[i]) if soft is None else torch.from_numpy(soft[i])
+        return visible, infrared, torch.from_numpy(present), target
 
 
 def simulated_infrared(images: U8, seed: int) -> U8:

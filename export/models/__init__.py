@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from export.errors import RecipeError, UsageError
-from export.models import jayaraman, naseem, pixel, pyconv, resnet, singh
+from export.models import jayaraman, naseem, pixel, pyconv, resnet, shared, singh
 from export.models.network import Network
 from export.recipe import Model
 
@@ -25,6 +25,7 @@ class Entry:
 
 REGISTRY: dict[str, Entry] = {
     "dual-resnet": Entry(resnet.DualResNet, resnet.Options),
+    "shared-trunk": Entry(shared.SharedTrunk, shared.Options),
     "single": Entry(naseem.SingleModality, naseem.SingleOptions),
     "early-fusion": Entry(naseem.EarlyFusion, naseem.FusionOptions),
     "late-fusion": Entry(naseem.LateFusion, naseem.FusionOptions),

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor]
-"""visible and infrared uint8 [N, 1, S, S] (sequences [N, T, 1, S, S]), present float32 [N, 2], label int64 [N]"""
+"""visible and infrared uint8 [N, 1, S, S] (sequences [N, T, 1, S, S]), present float32 [N, 2], label int64 [N] (in
+training perhaps a target float32 [N, K])"""
 
 BOTH = ("visible", "infrared")
 

@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("default")]
 NARROW: dict[str, dict[str, Any]] = {
     **{name: {"widths": [8, 8, 16, 64]} for name in ("dual-resnet", "single", "early-fusion", "late-fusion")},
     "pair-fusion": {"widths": [8, 8, 16, 64]},
+    "shared-trunk": {"widths": [8, 8, 16, 64]},
     "pyconv-se18": {"widths": [16, 16, 16, 16]},
     "pixel-fusion": {"classifier": {"widths": [16, 16, 16, 16]}},
     "jayaraman": {"width": 0.25, "side": 48, "pools": "between"},
@@ -56,7 +57,7 @@ def test_forward_gives_logits_and_the_loss_reaches_every_parameter(name: str) ->
     network = _network(name).train()
     batch = _batch(8)
     assert network.predict(batch, "joined").shape == (8, CLASSES)
-    for step in ("single", "joined") if name == "dual-resnet" else ("joined",):
+    for step in ("single", "joined") if name in ("dual-resnet", "shared-trunk") else ("joined",):
         network.begin(step)
         network.loss(batch, step, 0.1).backward()
     still = [n for n, p in network.named_parameters() if p.requires_grad and not (p.grad is not None and p.grad.any())]

@@ -1,0 +1,107 @@
+"""Targets softened by teachers: what they are, that a training follows them, and who may not be a teacher."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the export extra")
+from export import checkpoint, distil, recipe, train  # noqa: E402
+from export.data import augment, fer2013  # noqa: E402
+from export.errors import InputError, RecipeError  # noqa: E402
+from export.recipe import Augment, Distil  # noqa: E402
+
+pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("default")]
+
+
+@pytest.fixture
+def teacher(recipe_file: Path, data_root: Path, tmp_path: Path, silent: Any) -> distil.Teacher:
+    (file,) = train.train(train.Job(recipe_file, tmp_path / "tiny"), silent)
+    return distil.Teacher(recipe.read(recipe_file), file)
+
+
+def test_a_target_is_label_and_teachers_in_the_shares_asked_for(teacher: distil.Teacher, silent: Any) -> None:
+    faces, watched = fer2013.load("train"), fer2013.load("public")
+    asked = Distil(teachers=["tiny"], share=0.25)
+    quarter = distil.with_targets(faces, watched, asked, [teacher], silent).soft
+    whole = distil.with_targets(faces, watched, Distil(teachers=["tiny"], share=1.0), [teacher], silent).soft
+    assert quarter is not None
+    assert whole is not None
+    label = np.eye(7, dtype=np.float32)[faces.labels]
+    np.testing.assert_allclose(quarter, 0.75 * label + 0.25 * whole, atol=1e-6)
+    np.testing.assert_allclose(whole.sum(axis=1), 1, atol=1e-5)
+    assert whole.std() > 0
+
+
+def test_the_mirror_image_counts_as_much(teacher: distil.Teacher, silent: Any) -> None:
+    faces = fer2013.load("train")
+    mirrored = replace(faces, images=faces.images[..., ::-1].copy())
+    asked = Distil(teachers=["tiny"], share=1.0)
+    one, other = (distil.with_targets(f, None, asked, [teacher], silent).soft for f in (faces, mirrored))
+    assert one is not None
+    # The infrared lens is simulated from what the visible one shows, with noise of its own for each picture.
+    np.testing.assert_allclose(one, other, atol=0.02)
+
+
+def test_a_pupil_is_taught_what_its_recipe_says(
+    teacher: distil.Teacher, recipe_file: Path, data_root: Path, tmp_path: Path, silent: Any
+) -> None:
+    text = recipe_file.read_text().replace('name = "tiny"', 'name = "pupil"')
+    said: list[str] = []
+    for share in ("0.0", "1.0"):
+        pupil = recipe_file.with_name("pupil.toml")
+        pupil.write_text(f'{text}\n[distil]\nteachers = ["tiny"]\nshare = {share}\n')
+        train.train(train.Job(pupil, tmp_path / share / "pupil"), said.append)
+    plain, taught = (checkpoint.read_state(tmp_path / s / "pupil" / "network.pt")["network"] for s in ("0.0", "1.0"))
+    alone = checkpoint.read_state(teacher.file)["network"]
+    assert all(torch.equal(plain[k], alone[k]) for k in plain)  # the labels alone: nothing has changed
+    assert any(not torch.equal(plain[k], taught[k]) for k in plain)
+    assert any(line.startswith("pupil starts from tiny") for line in said)
+
+
+def test_a_teacher_of_other_rows_is_refused(teacher: distil.Teacher, silent: Any) -> None:
+    faces = fer2013.load("train")
+    fewer = faces.take(np.arange(len(faces) - 1))
+    with pytest.raises(InputError, match=r"network\.pt: the teacher was trained on other rows"):
+        distil.with_targets(fewer, None, Distil(teachers=["tiny"]), [teacher], silent)
+
+
+def test_a_recipe_that_teaches_itself_is_refused(recipe_file: Path, tmp_path: Path, silent: Any) -> None:
+    recipe_file.write_text(recipe_file.read_text() + '\n[distil]\nteachers = ["tiny"]\n')
+    with pytest.raises(RecipeError, match="starts from itself"):
+        train.train(train.Job(recipe_file, tmp_path / "out"), silent)
+
+
+def test_a_training_does_not_go_on_with_other_teachers_but_with_keys_added_since(
+    recipe_file: Path, data_root: Path, tmp_path: Path, silent: Any
+) -> None:
+    job = train.Job(recipe_file, tmp_path / "tiny")
+    train.train(job, silent)
+    state = checkpoint.read_state(job.out / "joined.pt")
+    del state["recipe"]["distil"], state["recipe"]["augment"]["misregistered"]
+    torch.save(state, job.out / "joined.pt")
+    train.train(job, silent)
+    other = recipe_file.with_name("other.toml")
+    other.write_text(recipe_file.read_text().replace('"tiny"', '"other"'))
+    recipe_file.write_text(recipe_file.read_text() + '\n[distil]\nteachers = ["other"]\n')
+    with pytest.raises(InputError, match="begun with another distil"):
+        train.train(job, silent)
+
+
+def test_misregistration_moves_infrared_alone(data_root: Path) -> None:
+    faces = fer2013.load("train")
+    still = Augment(rotation_deg=0, zoom=0, shift=0, contrast=0, dark=0, erase=0)
+    coarse = still.model_copy(update={"misregistered": 1.0})
+    moved = 0
+    for row in range(8):
+        one, other = (
+            augment.pairs(faces, row, 16, ("visible", "infrared"), np.random.default_rng(row), a)
+            for a in (still, coarse)
+        )
+        moved += not np.array_equal(one[1], other[1])
+    assert moved == 8
+    assert np.array_equal(*(augment.draw_geometry(16, 16, np.random.default_rng(5), a) for a in (still, coarse)))
