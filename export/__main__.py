@@ -213,6 +213,7 @@ def _measure(args: argparse.Namespace, bundle: Any, where: Path, say: Progress) 
     faces, clean = fer2013.load("private"), fer2013.twin_free()
     source = _float_graph(args)
     results = evaluate.evaluate_device(bundle, faces, clean, args.plan.seed, say, source, args.threads)
+    results |= evaluate.beyond(bundle, faces, args.plan.seed, say, args.threads)
     return {**results, "command": f"python -m export evaluate {args.recipe} --bundle {where}"}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from export import steadiness
 from export.lenses import SIMULATED
 from export.recipe import Recipe
 
@@ -102,7 +103,8 @@ def _figures(results: dict[str, Any]) -> str:
                 f"| {f['ece']:.3f} | {f['selective_accuracy_80']:.2%} |"
             )
     lines += ["", *_CLEAN, ""]
-    return "\n".join([*lines, *_recalls(results), *_precision(results), *_darkness(results)])
+    more = [*_recalls(results), *_precision(results), *_darkness(results), *_faults(results)]
+    return "\n".join([*lines, *more, *_other_data(results), *_time(results)])
 
 
 def _real(mode: str) -> str:
@@ -148,3 +150,40 @@ def _darkness(results: dict[str, Any]) -> list[str]:
     for r in results["darkness"]:
         lines.append(f"| {r['gain']:g} | " + " | ".join(f"{r[k]:.2%}" for k in keys) + " |")
     return [*lines, ""]
+
+
+def _faults(results: dict[str, Any]) -> list[str]:
+    if not results["faults"]:
+        return []
+    keys = ("fused", "visible", "infrared", "better_single")
+    heads = ["fault", *(_real(k.replace("_", " ")) for k in keys), "points"]
+    lines = ["Faults, private (patches and shifts are drawn; -: that lens alone is worth nothing then):", ""]
+    lines += [_row(heads), "|---" * 6 + "|"]
+    for r in results["faults"]:
+        shares = (f"{r[k]:.2%}" if k in r else "-" for k in keys)
+        lines.append(_row([r["fault"], *shares, f"{r['points']:+.2f}"]))
+    return [*lines, ""]
+
+
+def _other_data(results: dict[str, Any]) -> list[str]:
+    if "other_data" not in results:
+        return []
+    heads = ["set", "lenses", "images", "accuracy", "answers limited to its classes", "its majority class"]
+    lines = ["Sets of which nothing was trained on, faces aligned by the device's detector:", ""]
+    lines += [_row(heads), "|---" * 6 + "|"]
+    for name, f in results["other_data"].items():
+        for mode in (m for m in f if isinstance(f[m], dict)):
+            shares = (f"{x:.2%}" for x in (f[mode]["accuracy"], f[mode]["among_shared_classes"], f["majority"]))
+            lines.append(_row([name, mode if name == "thermal" else _real(mode), str(f["images"]), *shares]))
+    left_out = [f"{name} was not at hand." for name, f in results["other_data"].items() if "skipped" in f]
+    return [*lines, "", *left_out, ""]
+
+
+def _row(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _time(results: dict[str, Any]) -> list[str]:
+    if "time" not in results:
+        return []
+    return ["In time: " + "; ".join(steadiness.table(results["time"])) + ".", ""]

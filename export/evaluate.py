@@ -17,7 +17,7 @@ from edgefer.bundle import Bundle, file_sha256
 from edgefer.config import Infer
 from edgefer.infer import Network, open_network
 from edgefer.types import F32, U8, AlignedPair
-from export import lenses, metrics, onnx_graph
+from export import lenses, metrics, onnx_graph, otherdata, robustness, steadiness
 from export.data import augment
 from export.data.faces import Faces, Labels
 from export.lenses import Inputs
@@ -47,10 +47,14 @@ def evaluate_device(
         views = lenses.views(faces, seed, bundle.manifest.lenses_needed)
         logits = {mode: device_logits(network, x, f"{mode}", say) for mode, x in views.items()}
         darkness = dark_steps(network, faces, views, logits, seed, say)
+        answer = _answer(network, say)
+        m, template = bundle.manifest, np.array(bundle.manifest.crop.template, np.float64)
+        faults = [] if m.lenses_needed else robustness.rows(
+            faces, views["infrared"][1][..., 0], logits, template, seed, answer
+        )  # fmt: skip
     finally:
         network.close()
     everything = np.ones(len(faces), np.bool_)
-    m = bundle.manifest
     return {
         "bundle": bundle.title,
         "graph_sha256": file_sha256(bundle.graph("onnxruntime")),
@@ -66,7 +70,27 @@ def evaluate_device(
         },
         "float": against_float(source, views, logits, faces.labels, say, threads),
         "darkness": darkness,
+        "faults": faults,
     }
+
+
+def beyond(bundle: Bundle, faces: Faces, seed: int, say: Say, threads: int = 1) -> dict[str, Any]:
+    """What no accuracy on ``faces`` (PrivateTest) shows: other sets, and how the label behaves in time."""
+    m, template = bundle.manifest, np.array(bundle.manifest.crop.template, np.float64)
+    network = open_network(bundle, Infer(threads=threads))
+    try:
+        answer = _answer(network, say)
+        others = otherdata.cross(m.labels, template, m.crop.size, m.lenses_needed, seed, answer)
+        mode, shown = next(iter(lenses.views(faces, seed, m.lenses_needed).items()))
+        logits = answer(shown, mode)
+    finally:
+        network.close()
+    reaction = steadiness.reaction(logits, faces.labels, m.labels, m.temperature, m.thresholds.min_conf, seed)
+    return {"other_data": others, "time": {"drive": steadiness.drive(bundle.path), "reaction": reaction}}
+
+
+def _answer(network: Network, say: Say) -> robustness.Answer:
+    return lambda inputs, title: device_logits(network, inputs, title, say)
 
 
 def device_logits(network: Network, inputs: Inputs, name: str, say: Say) -> F32:
@@ -175,7 +199,12 @@ def table(results: dict[str, Any]) -> str:
                 f"{split:14}{mode:18}{f['accuracy']:9.2%}  {low:7.2%} -{high:7.2%}{f['ece']:7.3f}"
                 f"{f['selective_accuracy_80']:9.2%}{f['balanced_accuracy']:10.2%}"
             )
-    return "\n".join([*lines, "", *_recall_rows(results), "", *_float_rows(results), "", *_dark_rows(results)])
+    blocks = [_recall_rows(results), _float_rows(results), _dark_rows(results)]
+    more: dict[str, Callable[[Any], list[str]]] = {
+        "faults": robustness.table, "other_data": otherdata.table, "time": steadiness.table
+    }  # fmt: skip
+    blocks += [rows(results[key]) for key, rows in more.items() if results.get(key)]
+    return "\n".join(lines + [line for block in blocks for line in ("", *block)])
 
 
 def _recall_rows(results: dict[str, Any]) -> list[str]:

@@ -1,0 +1,141 @@
+"""What evaluation adds to accuracy: faults of a lens, patches, other sets, steadiness of the label."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="needs the export extra")
+from edgefer.locate.yunet import model_path
+from export import golden, otherdata, robustness, steadiness
+from export.data.faces import Faces
+
+N, SIDE, CLASSES = 14, 48, ("happiness", "neutral")
+TEMPLATE = np.array([[14.8, 18.1], [32.2, 18.1], [23.5, 28.1], [16.4, 35.4], [30.6, 35.4]])
+
+
+def _faces() -> Faces:
+    """The class can be read off the brightest corner: top left or bottom right."""
+    labels = np.arange(N, dtype=np.int64) % 2
+    images = np.full((N, SIDE, SIDE), 90, np.uint8)
+    images[labels == 0, :8, :8] = 250
+    images[labels == 1, -8:, -8:] = 250
+    return Faces(images, labels, "", CLASSES)
+
+
+def _reader(trusts: str) -> Any:
+    """A network that reads the corners of one lens alone while it is there, else of the other."""
+
+    def answer(inputs: Any, title: str) -> Any:
+        visible, infrared, present = inputs
+        first, second = (visible, infrared) if trusts == "visible" else (infrared, visible)
+        there = present[:, 0 if trusts == "visible" else 1].astype(bool)
+        seen = np.where(there[:, None, None], first[..., 0], second[..., 0]).astype(np.float32)
+        return np.stack([seen[:, :8, :8].mean((1, 2)), seen[:, -8:, -8:].mean((1, 2))], axis=1)
+
+    return answer
+
+
+def _rows(trusts: str) -> dict[str, Any]:
+    faces, answer = _faces(), _reader(trusts)
+    known = {m: answer(robustness.lenses.inputs(faces.images, faces.images, m), m) for m in robustness.lenses.MODES}
+    found = robustness.rows(faces, faces.images, known, TEMPLATE, 1, answer)
+    assert "points" in robustness.table(found)[0]
+    return {r["fault"]: r for r in found}
+
+
+def test_a_pair_that_hangs_on_one_lens_is_seen_to_be_worse_than_the_other() -> None:
+    rows = _rows("visible")
+    assert rows["visible lens black, unnoticed"]["points"] == pytest.approx(-50)
+    assert "visible" not in rows["visible lens black, unnoticed"]
+    assert rows["infrared lens black, unnoticed"]["points"] == pytest.approx(0)
+    assert rows["visible lens shows another face"]["points"] == pytest.approx(-100)
+    assert rows["visible lens dead, black or frozen, noticed"]["fused"] == 1.0
+    assert _rows("infrared")["infrared lens shows another face"]["points"] == pytest.approx(-100)
+
+
+def test_a_shift_moves_every_picture_by_as_much_and_never_in_one_direction() -> None:
+    dots = np.zeros((20, SIDE, SIDE), np.uint8)
+    dots[:, 24, 24] = 255
+    moved = robustness.shifted(dots, 6.0, 1).astype(np.float64)
+    y, x = np.mgrid[:SIDE, :SIDE]
+    total = moved.sum((1, 2))
+    cx, cy = (moved * x).sum((1, 2)) / total - 24, (moved * y).sum((1, 2)) / total - 24
+    assert np.hypot(cx, cy) == pytest.approx(6.0, abs=0.1)
+    assert np.hypot(cx.mean(), cy.mean()) < 4
+
+
+@pytest.mark.parametrize(
+    ("name", "hidden", "open_"), [("sunglasses", (18, 15), (40, 24)), ("mask", (36, 24), (10, 24))]
+)
+def test_patches_lie_where_the_template_has_the_face(name: str, hidden: Any, open_: Any) -> None:
+    images = np.random.default_rng(0).integers(60, 140, (6, SIDE, SIDE), np.uint8)
+    out = robustness.covered(images, TEMPLATE, robustness.COVERS[name], 1)
+    assert (out[:, hidden[0], hidden[1]] != images[:, hidden[0], hidden[1]]).all()
+    assert (out[:, open_[0], open_[1]] == images[:, open_[0], open_[1]]).all()
+
+
+def test_a_hand_covers_one_mouth_corner_or_the_other_and_some_but_not_all_of_the_face() -> None:
+    images = np.random.default_rng(0).integers(60, 140, (20, SIDE, SIDE), np.uint8)
+    changed = robustness.covered(images, TEMPLATE, robustness.COVERS["hand"], 1) != images
+    left, right = (changed[:, 34:37, 16].any(axis=1), changed[:, 34:37, 30].any(axis=1))
+    assert (left | right).all()
+    assert left.any()
+    assert right.any()
+    assert 0.08 < changed.mean() < 0.4
+
+
+def test_faces_of_other_sets_are_aligned_as_the_device_does() -> None:
+    """A portrait's face, cut as another set would, comes back with its eyes where the template has them."""
+    template, portrait = TEMPLATE, golden.PORTRAITS[0]
+    points = np.array(portrait.landmarks, np.float64)
+    (x0, y0), (x1, y1) = points.min(0) - 75, points.max(0) + 40
+    cut = golden.read(portrait)[int(y0) : int(y1), int(x0) : int(x1)]
+    small = np.stack([cv2.resize(cut, (48, 48), interpolation=cv2.INTER_AREA)] * 2)
+    crops, missed = otherdata.aligned(small, template, 48)
+    assert missed == 0
+    side = otherdata.ENLARGED + 2 * otherdata.MARGIN
+    detector = cv2.FaceDetectorYN.create(str(model_path()), "", (side, side), 0.3)
+    before, after = (otherdata._landmarks(detector, x[0]) for x in (small, crops))
+    assert before is not None
+    assert after is not None
+    assert np.abs(after - template).mean() < 0.5 * np.abs(before - template).mean()  # her head is turned a little
+    assert otherdata.aligned(np.full((1, 48, 48), 128, np.uint8), template, 48)[1] == 1
+
+
+def test_a_set_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EDGEFER_DATA", str(tmp_path))
+    found = otherdata.cross(list(CLASSES), TEMPLATE, 48, (), 1, _reader("visible"))
+    assert set(found) == {"ckplus", "thermal"}
+    assert all("skipped" in f for f in found.values())
+    assert all("left out" in line for line in otherdata.table(found)[1:])
+
+
+def test_answers_can_be_limited_to_the_classes_of_a_set() -> None:
+    logits = np.array([[1.0, 3.0, 2.0]], np.float32)
+    assert otherdata._among(logits, np.array([0, 2])).argmax() == 2
+
+
+def test_flicker_and_delay_are_counted_against_the_changes_of_face() -> None:
+    said = [(0.0, "a"), (1.0, "a"), (2.3, "b"), (2.5, "a"), (2.7, "b"), (5.4, "a")]
+    found = steadiness.judged(said, [2.0, 5.0, 8.0])
+    assert found == {"true_changes": 3, "label_changes": 4, "delay_s": [0.3, 0.4, None]}
+
+
+def test_a_label_that_comes_with_the_fade_counts_as_no_delay() -> None:
+    assert steadiness.judged([(0.0, "a"), (1.9, "b")], [2.0])["delay_s"] == [0.0]
+
+
+def test_the_drive_has_the_changes_of_its_script() -> None:
+    assert steadiness.true_changes() == pytest.approx([2.76, 5.28, 8.48, 10.88, 14.28, 17.28], abs=0.05)
+
+
+def test_reaction_is_that_of_the_decision_at_its_defaults() -> None:
+    logits = np.where(np.eye(2)[[0, 1, 0, 1]] > 0, 4.0, 0.0).astype(np.float32)
+    found = steadiness.reaction(logits, np.array([0, 1, 0, 1]), list(CLASSES), 1.0, 0.5, 1)
+    assert found["pairs"] == steadiness.PAIRS
+    assert 0.2 < found["median_s"] <= found["longest_s"] <= 0.8  # hold 0.2 s, smoothing 0.35 s
