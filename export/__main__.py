@@ -167,6 +167,7 @@ def _score(args: argparse.Namespace, say: Progress) -> None:
 
 
 def _report_page(args: argparse.Namespace, say: Progress) -> None:
+    from edgefer.bundle import DEFAULT, open_bundle
     from export import compare
     from export.report import page
 
@@ -177,7 +178,7 @@ def _report_page(args: argparse.Namespace, say: Progress) -> None:
     if args.latency:
         compare.time_all(RECIPES, RESULTS / "systems", say)
     faces, networks = compare.for_maps(RECIPES, say)
-    print(page.write_report(RESULTS, RECIPES, args.out, say, faces, networks))
+    print(page.write_report(RESULTS, RECIPES, args.out, say, faces, networks, open_bundle(DEFAULT)))
 
 
 def _weights(args: argparse.Namespace) -> Path:

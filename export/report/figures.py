@@ -166,3 +166,20 @@ def pictures(rows: Mapping[str, Sequence[npt.NDArray[np.uint8]]], titles: Sequen
     for axes, title in zip(grid[0], titles, strict=True):
         axes.set_title(title, fontsize=8, color=INK)
     return _save(figure, path)
+
+
+def captioned(rows: Mapping[str, Sequence[tuple[str, npt.NDArray[np.uint8]]]], path: Path) -> Path:
+    """As :func:`pictures`, with a caption above each picture; rows may differ in length."""
+    wide = max(len(row) for row in rows.values())
+    figure = _figure(1.25 * wide + 0.8, 1.4 * len(rows) + 0.2)
+    grid = figure.subplots(len(rows), wide, squeeze=False)
+    for line, (name, shown) in zip(grid, rows.items(), strict=True):
+        line[0].set_ylabel(name, fontsize=8, color=INK)
+        for k, axes in enumerate(line):
+            axes.set(xticks=[], yticks=[])
+            if k < len(shown):
+                axes.imshow(shown[k][1])
+                axes.set_title(shown[k][0], fontsize=7, color=INK)
+            else:
+                axes.axis("off")
+    return _save(figure, path)

@@ -13,6 +13,7 @@ from export.report.material import Material
 from export.report.results import System
 
 if TYPE_CHECKING:  # the readers need OpenCV, the page alone does not
+    from edgefer.bundle import Bundle
     from export.data.faces import Faces
 
 TITLE = "EdgeFER: the systems of five papers, trained and compared"
@@ -32,17 +33,20 @@ def write_report(
     say: Say,
     faces: Faces | None = None,
     networks: Networks | None = None,
+    bundle: Bundle | None = None,
 ) -> Path:
     """Write ``out/report.md``, ``out/report.html`` and ``out/figures/``; returns the HTML file.
 
     ``results_dir`` holds ``systems/NAME.json`` and ``pixel-fusion.json``, ``recipes_dir`` one TOML per recipe. With
-    ``faces`` (test rows) and ``networks`` the page also has class activation maps of real faces: keep ``out`` out of
-    version control. Raises InputError or RecipeError of one line naming the file that is broken.
+    ``faces`` (test rows) and ``networks`` the page also has class activation maps of real faces, with ``bundle`` its
+    surest mistakes on them: keep ``out`` out of version control.
+
+    Raises InputError or RecipeError of one line naming the file that is broken.
     """
     out.mkdir(parents=True, exist_ok=True)
     m = material.read(results_dir, recipes_dir, out / "figures")
     say(f"report: {len(m.systems)} results, {len(m.pending)} recipes without one")
-    page = compose(m, activation_maps(m, faces, networks, say))
+    page = compose(m, activation_maps(m, faces, networks, say), mistakes(m, faces, bundle, say))
     (out / "report.md").write_text(as_markdown.render(page, out), encoding="utf-8")
     target = out / "report.html"
     target.write_text(as_html.render(page), encoding="utf-8")
@@ -50,13 +54,14 @@ def write_report(
     return target
 
 
-def compose(m: Material, maps: list[Block]) -> Document:
+def compose(m: Material, maps: list[Block], wrong: list[Block]) -> Document:
     """The page in reading order."""
     page = Document(TITLE, [Paragraph((_INTRO, Code("python -m export report"), "."))])
     page.add(*sections.overview(m), *sections.papers(m))
     for section in (benches.ablations, benches.backbones, benches.light, benches.pixel, benches.thermal):
         page.add(*section(m))
     page.add(*benches.sequences(m), Heading(2, "Class activation maps"), *maps)
+    page.add(Heading(2, "Where the bundle is wrong and sure"), *wrong)
     page.add(*literature.not_reproducible(m), *literature.claims(m), *literature.everything(m))
     page.add(*sections.provenance(m))
     return page
@@ -75,6 +80,25 @@ def activation_maps(m: Material, faces: Faces | None, networks: Networks | None,
             say(f"activation maps: {s.key}")
             blocks += [Heading(3, f"Where {s.key} looks"), _looks(m, s, cam.montage, network, faces)]
     return blocks
+
+
+def mistakes(m: Material, faces: Faces | None, bundle: Bundle | None, say: Say) -> list[Block]:
+    """The surest wrong answers of the bundle that ships, by true class."""
+    if faces is None or bundle is None:
+        return [Paragraph("Not drawn: they need the test faces (EDGEFER_DATA) and a bundle.")]
+    from export.report import failures  # needs OpenCV and a runtime, the rest of the report does not
+
+    logits = failures.answers(bundle, faces, 1, say)
+    found = failures.surest(logits, faces.labels, bundle.manifest.temperature)
+    path = failures.montage(found, faces, m.pictures / "mistakes.png")
+    alt = f"Faces that {bundle.title} gets wrong, by true class"
+    return [Paragraph(_WRONG), Image(path, alt, f"{bundle.title}; rows: true class; above each face: what it said")]
+
+
+_WRONG = (
+    "The surest mistakes on PrivateTest, infrared simulated. Many of the labels are themselves in doubt; the rest "
+    "shows what the network confuses. The faces are the data publisher's: do not pass them on."
+)
 
 
 def _looks(m: Material, s: System, draw: Callable[..., Path], network: object, faces: Faces) -> Block:

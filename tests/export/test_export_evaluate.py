@@ -13,6 +13,7 @@ pytest.importorskip("torch", reason="needs the export extra")
 from edgefer.locate.yunet import model_path
 from export import golden, otherdata, robustness, steadiness
 from export.data.faces import Faces
+from export.report import failures
 
 N, SIDE, CLASSES = 14, 48, ("happiness", "neutral")
 TEMPLATE = np.array([[14.8, 18.1], [32.2, 18.1], [23.5, 28.1], [16.4, 35.4], [30.6, 35.4]])
@@ -139,3 +140,15 @@ def test_reaction_is_that_of_the_decision_at_its_defaults() -> None:
     found = steadiness.reaction(logits, np.array([0, 1, 0, 1]), list(CLASSES), 1.0, 0.5, 1)
     assert found["pairs"] == steadiness.PAIRS
     assert 0.2 < found["median_s"] <= found["longest_s"] <= 0.8  # hold 0.2 s, smoothing 0.35 s
+
+
+def test_the_surest_mistakes_come_first_and_right_answers_never(tmp_path: Path) -> None:
+    labels = np.array([0, 0, 0, 1, 1, 1])
+    lead = np.array([5.0, -1.0, -4.0, 3.0, 2.0, -6.0])  # of class 0 over class 1
+    logits = np.stack([lead, np.zeros(6)], axis=1).astype(np.float32)
+    found = failures.surest(logits, labels, 1.0, count=2)
+    assert {true: [m.row for m in row] for true, row in found.items()} == {0: [2, 1], 1: [3, 4]}
+    assert found[1][0].said == 0
+    assert found[1][0].confidence == pytest.approx(1 / (1 + np.exp(-3.0)))
+    faces = Faces(np.zeros((6, 8, 8), np.uint8), labels, "", CLASSES)
+    assert failures.montage(failures.surest(logits, labels, 1.0, 1), faces, tmp_path / "a.png").stat().st_size > 500
