@@ -122,7 +122,7 @@ def _run(args: argparse.Namespace, say: Progress) -> None:
         return
 
     reduced = getattr(args, "reduced", False)
-    args.plan = recipe.read(args.recipe, reduced)
+    args.plan = recipe.read(args.recipe, reduced, getattr(args, "data", ""))
     args.out = args.out or _folder(args.plan.name, reduced, getattr(args, "data", ""))
     COMMANDS[args.command](args, say)
 

@@ -148,13 +148,15 @@ class Recipe(_Section):
     quantisation: Quantisation = Quantisation()
 
 
-def read(path: Path, reduced: bool = False) -> Recipe:
+def read(path: Path, reduced: bool = False, data: str = "") -> Recipe:
     """Raises InputError when there is no such file, RecipeError naming file and key when it is wrong.
 
-    A table ``[reduced]`` holds what changes under ``reduced``, on top of what `reduced.toml` changes for all.
+    A table ``[on.NAME]`` holds what changes on another set (``data``), ``[reduced]`` what changes under ``reduced``, on
+    top of what `reduced.toml` changes for all.
     """
     table = _table(path)
-    own = table.pop("reduced", {})
+    own, on = table.pop("reduced", {}), table.pop("on", {})
+    table = merged(table, on.get(data, {}))
     if reduced:
         table = merged(merged(table, _table(REDUCED)), own)
     try:

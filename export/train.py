@@ -54,7 +54,7 @@ class Job:
 
     @property
     def recipe(self) -> Recipe:
-        recipe = recipes.read(self.file, self.reduced)
+        recipe = recipes.read(self.file, self.reduced, self.data)
         return recipe.model_copy(update={"data": protocol.other(self.data)}) if self.data else recipe
 
     def beside(self, name: str) -> Job:

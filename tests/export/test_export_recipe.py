@@ -39,3 +39,10 @@ def test_broken_toml_is_one_line(recipe_file: Path) -> None:
 def test_sizes_follow_the_plan() -> None:
     plan = recipe.Step(sizes=[(32, 2), (48, 1)], lr=0.1)
     assert [plan.size_at(k) for k in range(plan.epochs)] == [32, 32, 48]
+
+
+def test_a_recipe_may_say_what_changes_on_another_set() -> None:
+    path = Path(recipe.__file__).parent / "recipes" / "naseem2024-visible.toml"
+    assert recipe.read(path).training.schedule == "plateau"
+    assert recipe.read(path, data="nvie").training.schedule == "cosine"
+    assert recipe.read(path, data="viri").training.schedule == "plateau"
