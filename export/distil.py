@@ -7,13 +7,18 @@ the teachers saw in good light. The labels of FER2013 are noisy; a teacher's dou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import os
+import zipfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from edgefer.bundle import file_sha256
 from edgefer.types import F32
 from export import checkpoint, metrics, trainer
 from export.data.faces import Faces
@@ -31,8 +36,12 @@ class Teacher:
     file: Path
 
 
-def with_targets(faces: Faces, watched: Faces | None, how: Distil, teachers: Sequence[Teacher], say: Say) -> Faces:
+def with_targets(
+    faces: Faces, watched: Faces | None, how: Distil, teachers: Sequence[Teacher], out: Path, say: Say
+) -> Faces:
     """``faces`` with ``soft`` float32 [N, K]: (1 - share) x label + share x mean of the teachers' probabilities.
+
+    Every teacher's opinion is kept in ``out`` for when the training goes on.
 
     A teacher's temperature is fitted on the ``watched`` rows (1 where there are none). Raises InputError for a teacher
     that has seen other training rows (a test's twin among them would reach the pupil), RecipeError for a temporal one.
@@ -44,11 +53,32 @@ def with_targets(faces: Faces, watched: Faces | None, how: Distil, teachers: Seq
             raise InputError(f"{teacher.file}: the teacher was trained on other rows than the recipe's; train it again")
         if isinstance(trained.model, Temporal):
             raise RecipeError(f"recipe: 'distil.teachers': {teacher.recipe.name} needs sequences")
-        mean += _opinion(trained.model, teacher.recipe, faces, watched, say) / len(teachers)
+        kept = out / f"teacher-{teacher.recipe.name}.npz"
+        ask = partial(_opinion, trained.model, teacher.recipe, faces, watched, say)
+        mean += _kept(kept, teacher, faces, ask)
+    mean /= len(teachers)
     label = np.eye(len(faces.classes), dtype=np.float32)[faces.labels]
     right = float((mean.argmax(axis=1) == faces.labels).mean())
     say(f"teachers agree with {right:.1%} of the labels; they make {how.share:.0%} of the targets")
     return replace(faces, soft=(1 - how.share) * label + how.share * mean)
+
+
+def _kept(path: Path, teacher: Teacher, faces: Faces, make: Callable[[], F32]) -> F32:
+    """``make``'s answer, or the one kept in ``path`` from the same weights and rows."""
+    key = f"{file_sha256(teacher.file)} {faces.fingerprint}"
+    with (
+        contextlib.suppress(OSError, ValueError, KeyError, zipfile.BadZipFile),
+        path.open("rb") as f,
+        np.load(f) as kept,
+    ):
+        if str(kept["key"]) == key:
+            return np.asarray(kept["probabilities"], np.float32)
+    made = make()
+    part = path.with_suffix(".part")
+    with part.open("wb") as f:
+        np.savez(f, probabilities=made, key=key)
+    os.replace(part, path)
+    return made
 
 
 def _opinion(network: Network, recipe: Recipe, faces: Faces, watched: Faces | None, say: Say) -> F32:

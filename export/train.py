@@ -124,7 +124,7 @@ def _train_part(job: Job, recipe: Recipe, part: protocol.Part, say: Say) -> Path
     faces = part.train
     if recipe.distil:
         teachers = [_teacher(job, part.name, name) for name in recipe.distil.teachers]
-        faces = distil.with_targets(faces, part.watch, recipe.distil, teachers, say)
+        faces = distil.with_targets(faces, part.watch, recipe.distil, teachers, job.out, say)
     return fit(job, recipe, network, faces, part.watch, say)
 
 

@@ -27,8 +27,10 @@ def teacher(recipe_file: Path, data_root: Path, tmp_path: Path, silent: Any) -> 
 def test_a_target_is_label_and_teachers_in_the_shares_asked_for(teacher: distil.Teacher, silent: Any) -> None:
     faces, watched = fer2013.load("train"), fer2013.load("public")
     asked = Distil(teachers=["tiny"], share=0.25)
-    quarter = distil.with_targets(faces, watched, asked, [teacher], silent).soft
-    whole = distil.with_targets(faces, watched, Distil(teachers=["tiny"], share=1.0), [teacher], silent).soft
+    quarter = distil.with_targets(faces, watched, asked, [teacher], teacher.file.parent, silent).soft
+    whole = distil.with_targets(
+        faces, watched, Distil(teachers=["tiny"], share=1.0), [teacher], teacher.file.parent, silent
+    ).soft
     assert quarter is not None
     assert whole is not None
     label = np.eye(7, dtype=np.float32)[faces.labels]
@@ -41,7 +43,9 @@ def test_the_mirror_image_counts_as_much(teacher: distil.Teacher, silent: Any) -
     faces = fer2013.load("train")
     mirrored = replace(faces, images=faces.images[..., ::-1].copy())
     asked = Distil(teachers=["tiny"], share=1.0)
-    one, other = (distil.with_targets(f, None, asked, [teacher], silent).soft for f in (faces, mirrored))
+    one, other = (
+        distil.with_targets(f, None, asked, [teacher], teacher.file.parent, silent).soft for f in (faces, mirrored)
+    )
     assert one is not None
     # The infrared lens is simulated from what the visible one shows, with noise of its own for each picture.
     np.testing.assert_allclose(one, other, atol=0.02)
@@ -67,7 +71,7 @@ def test_a_teacher_of_other_rows_is_refused(teacher: distil.Teacher, silent: Any
     faces = fer2013.load("train")
     fewer = faces.take(np.arange(len(faces) - 1))
     with pytest.raises(InputError, match=r"network\.pt: the teacher was trained on other rows"):
-        distil.with_targets(fewer, None, Distil(teachers=["tiny"]), [teacher], silent)
+        distil.with_targets(fewer, None, Distil(teachers=["tiny"]), [teacher], teacher.file.parent, silent)
 
 
 def test_a_recipe_that_teaches_itself_is_refused(recipe_file: Path, tmp_path: Path, silent: Any) -> None:
@@ -105,3 +109,30 @@ def test_misregistration_moves_infrared_alone(data_root: Path) -> None:
         moved += not np.array_equal(one[1], other[1])
     assert moved == 8
     assert np.array_equal(*(augment.draw_geometry(16, 16, np.random.default_rng(5), a) for a in (still, coarse)))
+
+
+def test_an_opinion_is_kept_and_made_anew_for_other_weights_or_a_torn_file(
+    teacher: distil.Teacher, tmp_path: Path
+) -> None:
+    faces, asked, said = fer2013.load("train"), Distil(teachers=["tiny"], share=1.0), []
+
+    def soft() -> Any:
+        said.clear()
+        found = distil.with_targets(faces, None, asked, [teacher], tmp_path, said.append).soft
+        return found, any("view 0" in line for line in said)
+
+    first, worked = soft()
+    again, worked_again = soft()
+    assert (worked, worked_again) == (True, False)
+    assert np.array_equal(first, again)
+    (kept,) = tmp_path.glob("teacher-*.npz")
+    kept.write_bytes(kept.read_bytes()[:100])
+    torn, worked = soft()
+    assert worked
+    assert np.array_equal(first, torn)
+    state = checkpoint.read_state(teacher.file)
+    state["network"]["head.4.bias"] += 5 * torch.arange(7)
+    torch.save(state, teacher.file)
+    other, worked = soft()
+    assert worked
+    assert not np.allclose(first, other)
