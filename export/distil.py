@@ -75,8 +75,8 @@ def _kept(path: Path, teacher: Teacher, faces: Faces, make: Callable[[], F32]) -
             return np.asarray(kept["probabilities"], np.float32)
     made = make()
     part = path.with_suffix(".part")
-    with part.open("wb") as f:
-        np.savez(f, probabilities=made, key=key)
+    with part.open("wb") as target:
+        np.savez(target, probabilities=made, key=key)
     os.replace(part, path)
     return made
 
