@@ -106,7 +106,7 @@ def build(graph: bytes, name: str, target: str = TARGET) -> Built:
     parser = trt.OnnxParser(network, log)
     if not parser.parse(graph):
         first = parser.get_error(0)
-        raise InputError(f"{name}: the parser refuses {first.node_name() or 'it'}: {_first_line(first.desc())}")
+        raise InputError(f"{name}: the parser refuses {first.node_name() or 'it'}: {_reason(first.desc())}")
     config = builder.create_builder_config()
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     if rtx:
@@ -114,7 +114,7 @@ def build(graph: bytes, name: str, target: str = TARGET) -> Built:
         config.set_compute_capability(getattr(trt.ComputeCapability, target), 0)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise EngineError(f"{name}: the builder gave up: {_first_line(log.worst)}")
+        raise EngineError(f"{name}: the builder gave up: {_reason(log.worst)}")
     data = bytes(plan)
     layers = from_log(log.lines) if rtx else _inspected(trt, log, data)
     if not layers:
@@ -126,7 +126,7 @@ def _inspected(trt: Any, log: Any, plan: bytes) -> list[Layer]:
     """TensorRT itself needs a GPU to build, so the engine can be opened here and asked."""
     engine = trt.Runtime(log).deserialize_cuda_engine(plan)
     if engine is None:
-        raise EngineError(f"the engine just built cannot be opened: {_first_line(log.worst)}")
+        raise EngineError(f"the engine just built cannot be opened: {_reason(log.worst)}")
     return from_inspector(engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON))
 
 
@@ -148,8 +148,10 @@ def _log(trt: Any) -> Any:
     return Log()
 
 
-def _first_line(text: str) -> str:
-    return next((line.strip() for line in text.splitlines() if line.strip()), "no reason given")
+def _reason(text: str) -> str:
+    """What the library says, on one line; that there is no driver here is no reason."""
+    said = " ".join(line.strip() for line in text.splitlines() if "Cuda Runtime" not in line)
+    return said[:300] or "no reason given"
 
 
 def _report(built: Built, everything: Sequence[str], wanted: set[str], lost: list[str], file: Path, to: Path) -> None:

@@ -101,8 +101,10 @@ def write(apis: dict[str, Api]) -> None:
     for version, api in apis.items():
         own = {name: sorted(set(members) - set(common.get(name, []))) for name, members in api.items()}
         kept[version] = {name: members for name, members in own.items() if members or name not in common}
-    lines = [f" {json.dumps(v)}: {{\n" + ",\n".join(f"  {json.dumps(n)}: {json.dumps(m)}" for n, m in sorted(x.items())) + "\n }"
-             for v, x in kept.items()]  # fmt: skip
+    lines = []
+    for version, api in kept.items():
+        rows = ",\n".join(f"  {json.dumps(name)}: {json.dumps(members)}" for name, members in sorted(api.items()))
+        lines.append(f" {json.dumps(version)}: {{\n{rows}\n }}")
     NAMES.write_text("{\n" + ",\n".join(lines) + "\n}\n")
 
 
