@@ -70,7 +70,6 @@ class Judge:
     def fewer(self, views: int) -> Judge:
         """The same over about so many views, evenly spread: the lens states lie one behind the other."""
         step = max(1, len(self.labels) // views)
-        visible, infrared, present = (x[::step] for x in self.inputs)
-        return replace(
-            self, inputs=(visible, infrared, present), labels=self.labels[::step], expected=self.expected[::step]
-        )
+        visible, infrared, present = self.inputs
+        part = (visible[::step], infrared[::step], present[::step])
+        return replace(self, inputs=part, labels=self.labels[::step], expected=self.expected[::step])

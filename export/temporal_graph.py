@@ -36,8 +36,8 @@ class EncoderGraph(nn.Module):
     def forward(self, visible: Tensor, infrared: Tensor, present: Tensor) -> Tensor:
         n, h, w, _ = visible.shape
         # The cast comes first, as in DeviceGraph.
-        crops = (x.float().reshape(n, 1, h, w) for x in (visible, infrared))
-        return self.network.encode(*crops, present)
+        v, i = (x.float().reshape(n, 1, h, w) for x in (visible, infrared))
+        return self.network.encode(v, i, present)
 
 
 class HeadGraph(nn.Module):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,8 @@ FILES = {
     "fp32": "classifier-tensorrt-fp32.onnx",
 }
 """precision -> file in the working folder; the bundle carries the first"""
-KEEP = (1, 2, 4, 8)
-"""how many of the most sensitive convolutions go to FP16, one after the other, while the target is missed"""
+KEEP = (2, 4, 8)
+"""how many of the most sensitive convolutions are tried in FP16: 2 always, more while the target is missed"""
 FINAL_VIEWS = 750
 """views for the finished graph: FP16 has no kernels on most processors and is computed slowly there"""
 Say = Callable[[str], None]
@@ -50,8 +50,8 @@ def search(recipe: Recipe, source: Path, out: Path, calibration: Inputs, judge: 
     tried = [work.attempt(method, kept) for method in METHODS]
     best = max(tried, key=lambda c: c.score)
     noise = work.noise(best.method, recipe.quantisation.sensitivity_views)
-    for count in KEEP:
-        if any(c.good for c in tried) or count > len(noise):
+    for step, count in enumerate(KEEP):
+        if (step and any(c.good for c in tried)) or count > len(noise):
             break
         loud = tuple(n.layer for n in noise[:count])
         tried.append(work.attempt(best.method, tuple(dict.fromkeys((*kept, *loud)))))
@@ -120,7 +120,7 @@ class _Work:
 
 
 def _exact(judge: Judge) -> Judge:
-    return Judge(judge.inputs, judge.labels, judge.expected, judge.threads, exact=True)
+    return replace(judge, exact=True)
 
 
 def _on_disk(model: onnx.ModelProto, use: Callable[[Path], Any]) -> Any:

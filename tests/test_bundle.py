@@ -45,7 +45,7 @@ def refused(bundle: Path, *parts: str) -> None:
 def test_the_bundle_that_ships_is_whole_small_and_right_on_this_machine() -> None:
     opened = open_bundle()
     open_network(opened, Infer()).close()
-    assert sum(f.stat().st_size for f in DEFAULT.iterdir()) < 12e6
+    assert sum(f.stat().st_size for f in DEFAULT.iterdir()) < 13e6  # a graph of 6 MB for each of two runtimes
     assert {f.name for f in DEFAULT.iterdir()} == {*opened.manifest.files, MANIFEST, MANIFEST_HASH}
     assert len(opened.golden.logits) >= 16
     assert {tuple(p) for p in opened.golden.present} == {(1, 1), (1, 0), (0, 1)}
