@@ -11,8 +11,6 @@ from export.data.faces import Labels
 from export.lenses import Inputs
 
 MAX_DROP, MIN_AGREEMENT = 0.005, 0.97
-WATCHED = 1000
-"""PublicTest images on which candidates are compared, each with both lenses, visible only and infrared only"""
 
 
 @dataclass(frozen=True)

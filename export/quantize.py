@@ -23,7 +23,7 @@ from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 from export import checkpoint, lenses, onnx_graph, temporal_graph, tensorrt_search
 from export.calibration import METHODS, PERCENTILE, Pairs, calibration_inputs, quiet, stride
 from export.data.faces import Faces
-from export.judge import WATCHED, Candidate, Judge
+from export.judge import Candidate, Judge
 from export.lenses import Inputs
 from export.models.network import Temporal
 from export.recipe import Recipe
@@ -71,7 +71,7 @@ def quantize(recipe: Recipe, weights: Path, out: Path, train: Faces, public: Fac
     if isinstance(trained.model, Temporal):
         return _two_graphs(recipe, trained, trained.model, out, say)
     source = onnx_graph.export_float(trained.model, recipe.crop, out / FLOAT)
-    watched = lenses.head(public, WATCHED, recipe.seed)
+    watched = lenses.head(public, recipe.quantisation.watched_images, recipe.seed)
     inputs, labels = lenses.mixed(watched, recipe.seed, trained.model.needs)
     judge = Judge.of(source, inputs, labels, threads)
     say(f"float graph: {judge.float_accuracy:.2%} on {len(labels)} PublicTest views, {_mb(source)}")

@@ -26,7 +26,8 @@ from export.lenses import Inputs
 QUANTISED, RESIDUAL = "Conv", "Add"
 PAIR = ("QuantizeLinear", "DequantizeLinear")
 HALF = {QUANTISED, "ConvTranspose", "Gemm", "MatMul", "Relu", RESIDUAL, "MaxPool", "AveragePool", *PAIR}
-"""what runs in FP16 behind the first convolution; sums of squares, gates, softmax and sigmoid stay FP32"""
+"""what runs in FP16 behind the first convolution. Sums over a picture (of squares: beyond FP16's 65504), gates, softmax
+and sigmoid stay FP32."""
 PRECISION, KEPT = "edgefer.precision", "edgefer.float_convolutions"
 """notes inside the file, so that a graph says by itself what its engine must hold"""
 TINY = 6.1e-5
@@ -171,8 +172,8 @@ def one_at_a_time(model: ModelProto) -> ModelProto:
 def half(model: ModelProto) -> ModelProto:
     """A copy with FP16 behind the first convolution where :data:`HALF` has the operator, with casts at the borders.
 
-    Not `convert_float_to_float16` of ONNX Runtime: it casts to FP16 and back between any two nodes that stay float32,
-    and the squares of grey levels in front of the first convolution pass 65504, FP16's largest number.
+    Not `convert_float_to_float16` of ONNX Runtime: it casts to FP16 and back between any two nodes that are to stay
+    float32, and the nodes of its result are out of order (onnx.checker refuses it).
     """
     out = copy.deepcopy(model)
     graph, inside = out.graph, _half_nodes(model)

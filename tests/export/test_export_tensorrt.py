@@ -75,13 +75,11 @@ def test_gates_and_preparation_stay_float32_and_convolutions_are_half(graphs: di
     assert found == {"Conv": {half}, "Sigmoid": {single}, "Sqrt": {single}, "ReduceMean": {single}}
 
 
-def test_a_picture_of_black_and_white_squares_does_not_overflow_fp16(quantised: Path) -> None:
-    """Its squares of grey levels, 65025, summed are far beyond FP16."""
-    board = np.indices((16, 16)).sum(axis=0) % 2 * np.uint8(255)
-    one = board.astype(np.uint8)[None, ..., None]
-    inputs = (one, one, np.ones((1, 2), np.float32))
+def test_the_half_graph_answers_as_the_single_one(quantised: Path) -> None:
+    inputs = onnx_graph.random_inputs(12, 16)
     exact = onnx_graph.run(quantised / FILES["fp32"], inputs)
-    assert np.abs(onnx_graph.run(quantised / FILES["fp16"], inputs) - exact).max() < 0.02
+    half = onnx_graph.run(quantised / FILES["fp16"], inputs)
+    assert 0 < np.abs(half - exact).max() < 0.01
 
 
 def test_what_int8_costs_is_measured_and_printed_layer_by_layer(quantised: Path) -> None:
