@@ -5,8 +5,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
-# CI trains, exports and quantises too; elsewhere `make setup EXTRAS=cpu,demo,export,dev` brings torch (large).
-EXTRAS ?= cpu,demo,dev$(if $(filter true,$(CI)),$(comma)export)
+# CI trains, exports, quantises and builds engines too; elsewhere `make setup EXTRAS=cpu,demo,export,engine,dev` brings
+# torch (large) and NVIDIA's builder.
+EXTRAS ?= cpu,demo,dev$(if $(filter true,$(CI)),$(comma)export$(comma)engine)
 comma  := ,
 STAMP  := $(VENV)/.ready-$(subst $(comma),-,$(EXTRAS))
 PIP    := $(BIN)/pip install --progress-bar off

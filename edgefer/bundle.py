@@ -3,6 +3,7 @@
     manifest.json    what it is and how to use it (:class:`Manifest`), with the sha256 of every other file
     manifest.sha256  the sha256 of manifest.json
     classifier.onnx  visible uint8 [N, S, S, C], infrared uint8 [N, S, S, 1], present float32 [N, 2] -> logits [N, K]
+    classifier-tensorrt.onnx  the same network in TensorRT's form, where the bundle has one (`graphs` in the manifest)
     golden.npz       inputs and the logits they must give, checked at every start on the machine itself
     MODEL_CARD.md    data, protocol, figures, limits
 
@@ -125,6 +126,9 @@ class Manifest(_Part):
     def _consistent(self) -> Manifest:
         if len(set(self.labels)) != len(self.labels) or UNKNOWN in self.labels:
             raise ValueError(f"labels repeat, or one is called {UNKNOWN}")
+        runtimes = [g.runtime for g in self.graphs]
+        if len(set(runtimes)) != len(runtimes):
+            raise ValueError("graphs names a runtime twice")
         heads = self.temporal.heads if self.temporal else []
         headless = {g.runtime for g in self.graphs} - {h.runtime for h in heads}
         if self.temporal and headless:
@@ -137,12 +141,22 @@ class Manifest(_Part):
 
 @dataclass(frozen=True)
 class Golden:
-    """visible uint8 [M, S, S, C], infrared uint8 [M, S, S, 1], present float32 [M, 2], logits float32 [M, K]."""
+    """visible uint8 [M, S, S, C], infrared uint8 [M, S, S, 1], present float32 [M, 2], logits float32 [M, K].
+
+    ``logits_tensorrt`` are the answers of the graph for TensorRT, where the bundle has one: other rounding, other
+    answers. A bundle from before has none, and ``logits`` hold for every runtime.
+    """
 
     visible: U8
     infrared: U8
     present: F32
     logits: F32
+    logits_tensorrt: F32 | None = None
+
+    def expected(self, runtime: str) -> F32:
+        """float32 [M, K]: what the graph for ``runtime`` must answer."""
+        own = self.logits_tensorrt if runtime == "tensorrt" else None
+        return self.logits if own is None else own
 
 
 @dataclass(frozen=True)
@@ -173,7 +187,8 @@ class Bundle:
             if g.runtime == runtime:
                 return self.path / g.file
         has = ", ".join(sorted({g.runtime for g in self.manifest.graphs}))
-        raise BundleError(f"{self.path}: no graph for {runtime}; this bundle serves {has}")
+        remedy = f"set infer.backend to one of these or install a bundle that has a graph for {runtime}"
+        raise BundleError(f"{self.path}: no graph for {runtime}; this bundle serves {has}: {remedy}")
 
 
 def open_bundle(path: Path = DEFAULT) -> Bundle:
@@ -226,7 +241,8 @@ def _verify(file: Path, expected: str) -> None:
 def _golden(file: Path, m: Manifest) -> Golden:
     try:
         with np.load(file, allow_pickle=False) as z:
-            golden = Golden(z["visible"], z["infrared"], z["present"], z["logits"])
+            own = z.get("logits_tensorrt")
+            golden = Golden(z["visible"], z["infrared"], z["present"], z["logits"], own)
     except (KeyError, ValueError, OSError, zipfile.BadZipFile) as e:
         raise BundleError(f"{file}: no golden vectors in it ({e}); make the bundle again") from None
     n, s = len(golden.logits), m.crop.size
@@ -234,6 +250,8 @@ def _golden(file: Path, m: Manifest) -> Golden:
         "visible": (n, s, s, m.crop.visible_channels), "infrared": (n, s, s, 1),
         "present": (n, 2), "logits": (n, len(m.labels)),
     }  # fmt: skip
+    if golden.logits_tensorrt is not None:
+        expected["logits_tensorrt"] = (n, len(m.labels))
     for name, shape in expected.items():
         actual, dtype = getattr(golden, name).shape, getattr(golden, name).dtype
         if n == 0 or actual != shape or dtype != (np.uint8 if name in LENSES else np.float32):

@@ -1,4 +1,5 @@
-"""The workstation's commands: ``python -m export train|score|quantize|bundle|evaluate|template RECIPE`` and ``report``.
+"""The workstation's commands: ``python -m export train|score|quantize|bundle|evaluate|template RECIPE``, ``engine``
+and ``report``.
 
 Every failure that has a remedy is one line on standard error and an exit code of sysexits.h.
 """
@@ -49,6 +50,7 @@ def parser() -> Parser:
         added[name].add_argument("--reduced", action="store_true", help="reduced width, one schedule for all systems")
         added[name].add_argument("--data", default="", help="another set than the recipe's: viri, nvie, paired, ...")
     _report_arguments(commands)
+    _engine_arguments(commands)
     for sub in (added["train"], commands.choices["report"]):
         text = "fit the epochs to so much processor time; half of it where a recipe starts from others"
         sub.add_argument("--cpu-minutes", type=_minutes, help=text)
@@ -71,6 +73,15 @@ def _report_arguments(commands: Any) -> None:
     sub.add_argument("--latency", action="store_true", help="time all systems anew, in turns, in one run")
     sub.add_argument("--reduced", action="store_true", help="with --train: reduced width, one schedule for all")
     sub.add_argument("--threads", type=_count, default=os.cpu_count() or 1, help="processor threads (default: all)")
+
+
+def _engine_arguments(commands: Any) -> None:
+    text = "build the TensorRT graph with NVIDIA's builder and show what became of every layer; no GPU needed"
+    sub = commands.add_parser("engine", help=text, description=text)
+    sub.add_argument("source", type=Path, help="recipe (TOML), bundle folder or ONNX file")
+    sub.add_argument("--out", type=Path, help="folder of plan and report (default runs/NAME of the recipe, else .)")
+    sub.add_argument("--target", default="SM86", help="GPU to build for: SM75, 80, 86, 89, 120 or 121 (default SM86)")
+    sub.add_argument("--precision", choices=("int8", "fp16", "fp32"), default="int8", help="which graph of a recipe")
 
 
 def _minutes(text: str) -> float:
@@ -114,6 +125,10 @@ def _failed(line: str, code: int) -> int:
 
 
 def _run(args: argparse.Namespace, say: Progress) -> None:
+    if args.command == "engine":
+        _engine(args, say)
+        return
+
     from export import recipe
 
     _limit_threads(args.threads)
@@ -255,6 +270,19 @@ def _template(args: argparse.Namespace, say: Progress) -> None:
     points, seen = template.measure(fer2013.load("train"))
     say(f"median of {seen} training faces, made symmetric; right eye, left eye, nose, right and left mouth corner")
     print(f"template = {[[round(float(v), 2) for v in p] for p in points]}")
+
+
+def _engine(args: argparse.Namespace, say: Progress) -> None:
+    from export import engine, recipe
+
+    if args.target not in engine.TARGETS:
+        raise UsageError(f"--target {args.target}: TensorRT for RTX builds for {', '.join(engine.TARGETS)}")
+    if args.source.suffix == ".toml":
+        args.out = args.out or _folder(recipe.read(args.source).name, False, "")
+    args.out = args.out or Path()
+    graph = engine.source(args.source, args.out, args.precision)
+    engine.build_and_check(graph, args.out, args.target, print)
+    say(f"plan and layer report: {args.out / graph.stem}.plan, .layers.json")
 
 
 COMMANDS = {

@@ -25,3 +25,9 @@ class RecipeError(InputError):
     """A recipe that is there but wrong: its keys or values."""
 
     exit_code = 78
+
+
+class EngineError(ExportError):
+    """NVIDIA's builder refuses a graph, or makes other layers of it than the graph asks for."""
+
+    exit_code = 78

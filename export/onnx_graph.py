@@ -117,12 +117,18 @@ def float_gap(model: nn.Module, path: Path, size: int) -> float:
     return float(np.abs(run(path, inputs) - expected).max())
 
 
-def run(path: Path, inputs: Inputs, batch: int = 16, threads: int = 1) -> F32:
-    """The graph in ``path`` on any number of pairs, in batches, through ONNX Runtime: logits float32 [N, K]."""
+def run(path: Path, inputs: Inputs, batch: int = 16, threads: int = 1, exact: bool = False) -> F32:
+    """The graph in ``path`` on any number of pairs, in batches, through ONNX Runtime: logits float32 [N, K].
+
+    ``exact`` computes Q/DQ as they stand, in float, where ONNX Runtime would put its own INT8 kernels in their place.
+    """
     options = ort.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads, options.log_severity_level = threads, 1, 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.disable_quant_qdq", "1" if exact else "0")
     session = ort.InferenceSession(path.read_bytes(), options, ["CPUExecutionProvider"])
+    fixed = session.get_inputs()[0].shape[0]
+    batch = fixed if isinstance(fixed, int) else batch
     parts = []
     for s in range(0, len(inputs[2]), batch):
         parts.append(session.run(["logits"], feed(inputs, slice(s, s + batch)))[0])

@@ -6,17 +6,28 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 
-from edgefer.bundle import CARD, GOLDEN, MANIFEST, MANIFEST_HASH, Bundle, Manifest, file_sha256, open_bundle
+from edgefer.bundle import (
+    CARD,
+    GOLDEN,
+    MANIFEST,
+    MANIFEST_HASH,
+    Bundle,
+    Golden,
+    Manifest,
+    file_sha256,
+    open_bundle,
+)
 from edgefer.config import Infer
 from edgefer.infer import open_network
 from edgefer.locate.yunet import MODEL_FILE, MODEL_SHA256
-from export import card, golden, lenses, metrics, onnx_graph, temporal_graph
+from export import card, golden, lenses, metrics, onnx_graph, temporal_graph, tensorrt_rules
 from export.data.faces import Faces
 from export.errors import InputError, UsageError
 from export.evaluate import COVERAGE, flat_metrics
@@ -38,8 +49,17 @@ class Calibration:
 
 
 def files(report: dict[str, Any]) -> list[str]:
-    """The graphs of the bundle: one, or encoder and head."""
-    return [temporal_graph.ENCODER, temporal_graph.HEAD] if "temporal" in report else [INT8]
+    """The graphs of the bundle, ONNX Runtime's first: one per runtime, or encoder and head."""
+    if "temporal" in report:
+        return [temporal_graph.ENCODER, temporal_graph.HEAD]
+    return [INT8, report["tensorrt"]["file"]] if "tensorrt" in report else [INT8]
+
+
+def graphs(report: dict[str, Any]) -> list[dict[str, str]]:
+    """Which graph is for which runtime, as the manifest says it."""
+    found = [{"file": files(report)[0], "runtime": "onnxruntime", "precision": report["precision"]}]
+    own = report.get("tensorrt")
+    return found + ([{"file": own["file"], "runtime": "tensorrt", "precision": own["precision"]}] if own else [])
 
 
 def answering(out: Path, report: dict[str, Any], threads: int = 1) -> Answer:
@@ -133,8 +153,18 @@ def _fill(recipe: Recipe, out: Path, stage: Path) -> dict[str, Any]:
         shutil.copyfile(out / name, stage / name)
     template = np.array(recipe.template, np.float64)
     vectors = golden.make(answering(stage, report), recipe.crop, template, report["lenses_needed"])
-    np.savez_compressed(stage / GOLDEN, **asdict(vectors))
+    if "tensorrt" in report:
+        vectors = _with_tensorrt(vectors, stage / report["tensorrt"]["file"])
+    arrays = {name: x for name, x in asdict(vectors).items() if x is not None}
+    np.savez_compressed(stage / GOLDEN, **arrays)
     return report
+
+
+def _with_tensorrt(vectors: Golden, graph: Path) -> Golden:
+    """The answers of TensorRT's graph: its Q/DQ computed as they stand, and first its rules checked once more."""
+    tensorrt_rules.check(onnx.load(str(graph)), graph.name)
+    inputs = (vectors.visible, vectors.infrared, vectors.present)
+    return replace(vectors, logits_tensorrt=onnx_graph.run(graph, inputs, exact=True))
 
 
 def _seal(stage: Path, recipe: Recipe, c: Calibration, report: dict[str, Any], results: dict[str, Any]) -> None:
@@ -164,7 +194,7 @@ def _manifest(
         "fusion": report["fusion"],
         "temperature": c.temperature,
         "thresholds": {"min_conf": c.min_conf},
-        "graphs": [{"file": files(report)[0], "runtime": "onnxruntime", "precision": report["precision"]}],
+        "graphs": graphs(report),
         "temporal": report.get("temporal"),
         "golden_tolerance": TOLERANCE,
         "detector": {"name": MODEL_FILE, "sha256": MODEL_SHA256},

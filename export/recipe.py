@@ -116,6 +116,10 @@ class Quantisation(_Section):
     calibration_images: int = 512
     keep_float: list[str] = Field(default_factory=list)
     """name parts of layers that stay in float"""
+    watched_images: int = Field(1000, ge=1)
+    """PublicTest images on which candidates are compared, each in every state of the lenses"""
+    sensitivity_views: int = Field(96, ge=0)
+    """PublicTest views on which each convolution's own INT8 noise is measured (TensorRT graph); 0: not measured"""
 
 
 class Recipe(_Section):

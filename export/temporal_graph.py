@@ -35,7 +35,9 @@ class EncoderGraph(nn.Module):
 
     def forward(self, visible: Tensor, infrared: Tensor, present: Tensor) -> Tensor:
         n, h, w, _ = visible.shape
-        return self.network.encode(visible.reshape(n, 1, h, w), infrared.reshape(n, 1, h, w), present)
+        # The cast comes first, as in DeviceGraph.
+        v, i = (x.float().reshape(n, 1, h, w) for x in (visible, infrared))
+        return self.network.encode(v, i, present)
 
 
 class HeadGraph(nn.Module):

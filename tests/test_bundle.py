@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from edgefer.bundle import DEFAULT, MANIFEST, MANIFEST_HASH, open_bundle
 from edgefer.capture.rig import Rig
 from edgefer.config import Infer, build
 from edgefer.errors import EX_CONFIG, BundleError
-from edgefer.infer import open_network
+from edgefer.infer import alone, open_network
+from edgefer.infer.golden import golden_gap
 
 
 def test_the_graph_that_ships_tells_nothing_of_the_machine_it_was_made_on() -> None:
@@ -43,7 +45,7 @@ def refused(bundle: Path, *parts: str) -> None:
 def test_the_bundle_that_ships_is_whole_small_and_right_on_this_machine() -> None:
     opened = open_bundle()
     open_network(opened, Infer()).close()
-    assert sum(f.stat().st_size for f in DEFAULT.iterdir()) < 12e6
+    assert sum(f.stat().st_size for f in DEFAULT.iterdir()) < 13e6  # a graph of 6 MB for each of two runtimes
     assert {f.name for f in DEFAULT.iterdir()} == {*opened.manifest.files, MANIFEST, MANIFEST_HASH}
     assert len(opened.golden.logits) >= 16
     assert {tuple(p) for p in opened.golden.present} == {(1, 1), (1, 0), (0, 1)}
@@ -152,6 +154,45 @@ def test_a_classifier_passed_off_as_an_encoder(bundle: Path) -> None:
     refused(bundle, "do not fit the manifest")
     with pytest.raises(BundleError, match="no graph for onnxruntime"):
         open_bundle().head("onnxruntime")
+
+
+def test_a_runtime_listed_twice(bundle: Path) -> None:
+    edit_manifest(bundle, lambda m: m["graphs"].append({**m["graphs"][0], "precision": "float32"}))
+    refused(bundle, "graphs names a runtime twice")
+
+
+def test_each_runtime_has_its_own_golden_answers(bundle: Path) -> None:
+    """A bundle from before, which has one set, is held to it by every runtime."""
+    logits = open_bundle(bundle).golden.logits
+    edit_golden(bundle, logits_tensorrt=logits + 1)
+    golden = open_bundle(bundle).golden
+    assert np.array_equal(golden.expected("onnxruntime"), logits)
+    assert np.array_equal(golden.expected("tensorrt"), logits + 1)
+    open_network(open_bundle(bundle), Infer()).close()
+    edit_golden(bundle, logits_tensorrt=logits[:, :-1])
+    refused(bundle, "golden.npz", "logits_tensorrt is float32")
+
+
+def test_a_bundle_of_one_set_of_answers_holds_every_runtime_to_it(bundle: Path) -> None:
+    with np.load(bundle / "golden.npz") as z:
+        arrays = {name: z[name] for name in z if name != "logits_tensorrt"}
+    np.savez_compressed(bundle / "golden.npz", **arrays)
+    seal(bundle)
+    golden = open_bundle(bundle).golden
+    assert np.array_equal(golden.expected("tensorrt"), golden.logits)
+
+
+def test_the_golden_check_asks_for_the_answers_of_the_runtime_at_work(bundle: Path) -> None:
+    logits = open_bundle(bundle).golden.logits
+    edit_golden(bundle, logits_tensorrt=logits[:, ::-1])
+    opened = open_bundle(bundle)
+    network = open_network(opened, Infer())
+    try:
+        infer = partial(alone, network)
+        assert golden_gap(infer, opened, "onnxruntime") < opened.manifest.golden_tolerance
+        assert golden_gap(infer, opened, "tensorrt") > 0.1
+    finally:
+        network.close()
 
 
 def test_other_answers_than_the_golden_ones(bundle: Path) -> None:

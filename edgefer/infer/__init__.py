@@ -51,7 +51,7 @@ def open_network(bundle: Bundle, config: Infer) -> Network:
     """
     network = BACKENDS[config.backend](bundle, config)
     try:
-        check_golden(partial(alone, network), bundle)
+        check_golden(partial(alone, network), bundle, config.backend)
         network.reset()
     except BaseException:
         network.close()

@@ -189,4 +189,5 @@ class DeviceGraph(nn.Module):
 
     def forward(self, visible: Tensor, infrared: Tensor, present: Tensor) -> Tensor:
         n, h, w, _ = visible.shape
-        return self.model(visible.reshape(n, 1, h, w), infrared.reshape(n, 1, h, w), present)
+        # The cast comes first: TensorRT takes uint8 into nothing else.
+        return self.model(visible.float().reshape(n, 1, h, w), infrared.float().reshape(n, 1, h, w), present)

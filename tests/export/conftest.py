@@ -30,6 +30,7 @@ sizes = [[16, 2]]
 lr = 0.02
 [quantisation]
 calibration_images = 8
+sensitivity_views = 6
 """
 
 
@@ -79,6 +80,15 @@ def tiny_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "tiny.toml").write_text(TINY)
     write_faces(folder / "data")
     return folder
+
+
+@pytest.fixture(scope="session")
+def quantised(tiny_world: Path) -> Path:
+    """A working folder after ``quantize``; not to be written to."""
+    pytest.importorskip("torch", reason="needs the export extra")
+    import tiny_network
+
+    return tiny_network.quantised(tiny_world)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,41 +15,19 @@ torch = pytest.importorskip("torch", reason="needs the export extra")
 for needed in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(needed, reason="needs the export and cpu extras")
 
+from tiny_network import network  # noqa: E402
+
 from edgefer.bundle import Bundle, open_bundle  # noqa: E402
 from edgefer.config import Infer  # noqa: E402
 from edgefer.errors import BundleError  # noqa: E402
 from edgefer.infer import open_network  # noqa: E402
-from export import checkpoint, evaluate, golden, models, onnx_graph, pack, quantize, recipe  # noqa: E402
+from export import checkpoint, evaluate, golden, onnx_graph, pack, quantize, recipe  # noqa: E402
 from export.data import fer2013  # noqa: E402
 from export.errors import InputError, UsageError  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("default")]
 PORTRAITS = all(importlib.util.find_spec(p.package) for p in golden.PORTRAITS)
 portraits = pytest.mark.skipif(not PORTRAITS, reason="needs the demo extra (public-domain portraits)")
-
-
-def _network(plan: recipe.Recipe) -> Any:
-    """Random weights and batch norms with statistics, so that folding them is not folding ones and zeros."""
-    torch.manual_seed(0)
-    network = models.build(plan.model, len(fer2013.LABELS))
-    for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
-            module.running_mean.uniform_(-0.3, 0.3)
-            module.running_var.uniform_(0.5, 2.0)
-            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
-    return network.eval()
-
-
-@pytest.fixture(scope="module")
-def quantised(tiny_world: Path) -> Path:
-    """A working folder after ``quantize``; not to be written to."""
-    plan, out, data = recipe.read(tiny_world / "tiny.toml"), tiny_world / "out", tiny_world / "data"
-    out.mkdir()
-    faces, public = fer2013.load("train", data), fer2013.load("public", data)
-    trained = checkpoint.finished(_network(plan), plan, faces.classes, faces.fingerprint, {"epochs": 2})
-    checkpoint.write(out / "network.pt", trained)
-    quantize.quantize(plan, out / "network.pt", out, faces, public, lambda line: None)
-    return out
 
 
 @pytest.fixture
@@ -67,7 +46,7 @@ CALIBRATION = pack.Calibration(1.5, 0.3)
 
 
 def test_a_lens_that_is_not_present_has_no_say(recipe_file: Path, tmp_path: Path) -> None:
-    path = onnx_graph.export_float(_network(recipe.read(recipe_file)), 16, tmp_path / "float.onnx")
+    path = onnx_graph.export_float(network(recipe.read(recipe_file)), 16, tmp_path / "float.onnx")
     visible, infrared, present = onnx_graph.random_inputs(2, 16)
     present[:] = (1.0, 0.0)
     one = onnx_graph.run(path, (visible, infrared, present))
@@ -135,6 +114,40 @@ def test_a_packed_bundle_opens_on_the_device_and_carries_its_figures(
     card = " ".join((to / "MODEL_CARD.md").read_text().split())
     for said in ("simulation", "not a DDAW or ADDW", "Art. 5(1)(f)", "unknown", "`a test`", "INT8 against FP32: not"):
         assert said in card, said
+
+
+@portraits
+def test_a_bundle_has_a_graph_and_golden_answers_for_each_runtime(
+    work: Path, recipe_file: Path, tmp_path: Path
+) -> None:
+    to = tmp_path / "tiny"
+    pack.pack(recipe.read(recipe_file), work, to, CALIBRATION, lambda bundle: {})
+    bundle = open_bundle(to)
+    assert [(g.runtime, g.file) for g in bundle.manifest.graphs] == [
+        ("onnxruntime", "classifier.onnx"), ("tensorrt", "classifier-tensorrt.onnx"),
+    ]  # fmt: skip
+    assert bundle.manifest.graphs[1].precision == "int8 Q/DQ symmetric, 40 of 40 convolutions, rest fp16"
+    assert set(bundle.manifest.files) >= {"classifier.onnx", "classifier-tensorrt.onnx"}
+    assert bundle.graph("tensorrt") == to / "classifier-tensorrt.onnx"
+    g = bundle.golden
+    answers = onnx_graph.run(bundle.graph("tensorrt"), (g.visible, g.infrared, g.present), exact=True)
+    assert np.abs(answers - g.expected("tensorrt")).max() < 1e-3
+    assert np.abs(g.expected("tensorrt") - g.expected("onnxruntime")).max() > 1e-3
+
+
+@portraits
+def test_a_graph_that_tensorrt_would_misread_is_not_packed(work: Path, recipe_file: Path, tmp_path: Path) -> None:
+    import onnx
+    import tensorrt_mutants
+
+    out = tmp_path / "out"
+    shutil.copytree(work, out)
+    graph = onnx.load(out / "classifier-tensorrt.onnx")
+    tensorrt_mutants.unsigned(graph)
+    onnx.save(graph, out / "classifier-tensorrt.onnx")
+    with pytest.raises(UsageError, match=r"classifier-tensorrt\.onnx: relu.*the zero point is UINT8"):
+        pack.pack(recipe.read(recipe_file), out, tmp_path / "to", CALIBRATION, _results)
+    assert not (tmp_path / "to").exists()
 
 
 @portraits
@@ -208,21 +221,24 @@ def test_a_network_of_the_papers_becomes_a_bundle_the_device_runs(
 ) -> None:
     """One lens, both lenses needed, several frames: packed, opened against its golden vectors, evaluated."""
     plan = recipe.read(recipe_file)
-    plan = plan.model_copy(update={"model": recipe.Model(name=name, **OTHERS[name])})
+    unmeasured = plan.quantisation.model_copy(update={"sensitivity_views": 0})
+    model = recipe.Model(name=name, **OTHERS[name])
+    plan = plan.model_copy(update={"model": model, "quantisation": unmeasured})
     out, to, faces = tmp_path / "out", tmp_path / "bundle", fer2013.load("train")
     out.mkdir()
-    network = _network(plan)
-    trained = checkpoint.finished(network, plan, faces.classes, faces.fingerprint, {"epochs": 2})
+    made = network(plan)
+    trained = checkpoint.finished(made, plan, faces.classes, faces.fingerprint, {"epochs": 2})
     checkpoint.write(out / "network.pt", trained)
     quantize.quantize(plan, out / "network.pt", out, faces, fer2013.load("public"), lambda line: None)
     report = pack.read_report(out)
     calibration = pack.calibrate(pack.answering(out, report), report["lenses_needed"], fer2013.load("public"), 1)
     results = pack.pack(plan, out, to, calibration, _results)
     bundle = open_bundle(to)
-    assert bundle.manifest.lenses_needed == list(network.needs)
-    assert list(results["splits"]["private"]) == ["+".join(network.needs)]
+    assert bundle.manifest.lenses_needed == list(made.needs)
+    assert list(results["splits"]["private"]) == ["+".join(made.needs)]
     assert (bundle.manifest.temporal is not None) == (name == "singh")
+    assert [g.runtime for g in bundle.manifest.graphs] == ["onnxruntime", "tensorrt"][: 1 + (name != "singh")]
     assert ("temporal" in json.loads((to / "manifest.json").read_text())) == (name == "singh")
     card = (to / "MODEL_CARD.md").read_text()
-    assert "| light | " + ("visible alone" if network.needs == ("visible",) else "fused") in card
+    assert "| light | " + ("visible alone" if made.needs == ("visible",) else "fused") in card
     open_network(bundle, Infer(threads=1)).close()
