@@ -168,7 +168,7 @@ def _parse(vendor: Vendor, network: Any, file: Path) -> None:
     if not parser.parse(data):
         first = parser.get_error(0) if parser.num_errors else None
         cause = first.desc() if first else vendor.cause()
-        where = f"node {first.node_name()} ({first.node_operator()}): " if first and first.node_name() else ""
+        where = f"node {first.node_name() or first.node()} ({first.node_operator()}): " if first else ""
         remedy = "install a bundle whose graph is made for TensorRT"
         raise BundleError(f"{file}: {vendor.title} cannot read it: {where}{one_line(cause)}; {remedy}")
 

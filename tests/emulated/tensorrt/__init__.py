@@ -113,6 +113,9 @@ class ParserError:
     def desc(self) -> str:
         return self._text
 
+    def node(self) -> int:
+        return 0
+
     def node_name(self) -> str:
         return ""
 
