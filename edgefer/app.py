@@ -89,7 +89,7 @@ def tell_start(step: str) -> None:
 
 
 def open_locator(config: Config, backend: str, on_fallback: Callable[[str], object]) -> Locator:
-    """With the detector on the GPU when ``locate.backend`` says so, or is "auto" and the network (``backend``) runs there.
+    """The detector runs on the GPU when ``locate.backend`` says so, or is "auto" and the network's ``backend`` does.
 
     Raises EdgeferError of one line.
     """

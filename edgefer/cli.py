@@ -103,6 +103,11 @@ def _bench(args: argparse.Namespace) -> None:
     from edgefer import bench
 
     settings = configuration.read(args.config) if args.config else Config()
+    if args.backend == "tensorrt":
+        from edgefer import bench_engine
+
+        bench_engine.bench_engines(settings, args.seconds, args.json)
+        return
     bench.bench(settings, bench.Plan(args.seconds, args.recording, args.vs, args.json))
 
 
@@ -112,7 +117,7 @@ def _doctor(args: argparse.Namespace) -> int:
     if args.reference:
         print(doctor.reference())
         return EX_OK
-    return doctor.doctor(args.config)
+    return doctor.doctor(args.config, args.json)
 
 
 def _engine(args: argparse.Namespace) -> int:
@@ -179,8 +184,13 @@ def _parser() -> argparse.ArgumentParser:
         "--vs", metavar="KEY=VALUE", help="measure this setting beside it, e.g. infer.threads=1 or infer.bundle=DIR"
     )
     p.add_argument("--json", type=Path, metavar="FILE", help="write the figures here as well")
+    p.add_argument(
+        "--backend", choices=("tensorrt",), help="measure the engines on the GPU instead: runner against GPU time, "
+        "copied against mapped memory, CUDA graph against stream",
+    )  # fmt: skip
     p = add("doctor", "say what is there, what is missing and what to do about it", _doctor)
     p.add_argument("--config", type=Path, metavar="FILE", help="check this configuration too")
+    p.add_argument("--json", action="store_true", help="one JSON document instead of lines")
     p.add_argument("--reference", action="store_true", help="print the configuration reference and exit")
     group = add("bundle", "look at a bundle", None).add_subparsers(
         metavar="COMMAND", required=True, parser_class=_Parser

@@ -45,7 +45,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Job:
-    """One build. ``target``: compute capability of a GPU that is not here (TensorRT for RTX only); None: the one here."""
+    """One build. ``target``: compute capability of a GPU that is not here (TensorRT for RTX only), else None."""
 
     file: Path
     options: Options
@@ -121,7 +121,7 @@ def _job(text: str) -> Job:
     raw = json.loads(text)
     shapes = tuple((name, tuple(shape)) for name, shape in raw["options"].pop("shapes"))
     target = tuple(raw["target"]) if raw["target"] else None
-    return Job(Path(raw["file"]), Options(shapes=shapes, **raw["options"]), raw["library"], target)  # type: ignore[arg-type]
+    return Job(Path(raw["file"]), Options(shapes=shapes, **raw["options"]), raw["library"], target)
 
 
 def main(argv: list[str]) -> int:
@@ -221,7 +221,7 @@ def _config(vendor: Vendor, builder: Any, job: Job, monitor: Any) -> Any:
 
 
 def _monitor(trt: Any, title: str, progress: Callable[[str], object]) -> Any:
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
+    class Monitor(trt.IProgressMonitor):  # type: ignore[misc]
         """Called from the builder's threads; a step at most twice a second is told."""
 
         def __init__(self) -> None:

@@ -60,7 +60,9 @@ class Cuda:
             self.can_map = bool(device.get_attribute(asked.CAN_MAP_HOST_MEMORY))
             self._context = device.retain_primary_context()
         except drv.Error as e:
-            raise ServiceError(f"no NVIDIA GPU answers ({e}); check the driver and the groups video and render") from None
+            raise ServiceError(
+                f"no NVIDIA GPU answers ({e}); check the driver and the groups video and render"
+            ) from None
 
     @contextmanager
     def current(self) -> Iterator[None]:
@@ -107,7 +109,7 @@ class Buffer:
             except BaseException:
                 self.free()
                 raise
-        self.address = int(self.host.base.get_device_pointer() if self._device is None else self._device)  # type: ignore[union-attr]
+        self.address = int(self.host.base.get_device_pointer() if self._device is None else self._device)
 
     def upload(self, stream: Any) -> None:
         if self._device is not None:

@@ -58,9 +58,7 @@ class OnnxGraph:
 
 def onnx_network(bundle: Bundle, config: Infer, _progress: Progress) -> FusionNetwork:
     """The backend: ``bundle``'s graphs for ONNX Runtime. Raises BundleError or ServiceError."""
-    return FusionNetwork(
-        bundle, "onnxruntime", lambda file, inputs, output: OnnxGraph(file, config, inputs, output)
-    )
+    return FusionNetwork(bundle, "onnxruntime", lambda file, inputs, output: OnnxGraph(file, config, inputs, output))
 
 
 def _options(ort: Any, config: Infer) -> Any:

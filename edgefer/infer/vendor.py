@@ -78,7 +78,7 @@ def _logger(name: str, trt: Any) -> Any:
 
 
 def _logger_class(trt: Any) -> Any:
-    class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
+    class Logger(trt.ILogger):  # type: ignore[misc]
         """Everything the library says goes to ``logging``; errors are kept for the one line the user sees."""
 
         def __init__(self) -> None:

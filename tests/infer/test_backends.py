@@ -17,7 +17,6 @@ from edgefer.infer.cuda import open_cuda
 from edgefer.infer.golden import golden_gap
 from edgefer.types import AlignedPair
 
-
 HERE = ["onnxruntime", "tensorrt", "emulated"]
 """every backend, and the TensorRT one once more on the emulated GPU"""
 

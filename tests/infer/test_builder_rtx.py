@@ -80,7 +80,7 @@ def test_a_file_that_is_none_is_named_with_the_builders_own_words(
     errors = [r for r in caplog.records if r.levelno == logging.ERROR]
     assert errors
     assert {r.name for r in errors} == {"edgefer.tensorrt"}
-    with pytest.raises(BundleError, match="gone.onnx: unreadable"):
+    with pytest.raises(BundleError, match=r"gone.onnx: unreadable"):
         build_apart(Job(tmp_path / "gone.onnx", pair_options(), rtx.name, AMPERE), lambda _: None)
 
 
@@ -101,7 +101,7 @@ def test_other_inputs_than_expected_are_refused(rtx: vendors.Vendor, tmp_path: P
 
 
 def test_a_gpu_it_cannot_build_for_is_named(rtx: vendors.Vendor, tmp_path: Path) -> None:
-    with pytest.raises(ServiceError, match="SM87 .*on the machine itself"):
+    with pytest.raises(ServiceError, match=r"SM87 .*on the machine itself"):
         build(rtx, Job(pair_graph(tmp_path), pair_options(), rtx.name, (8, 7)), lambda _: None)
 
 

@@ -204,7 +204,7 @@ def test_a_builder_without_a_step_is_ended(
 ) -> None:
     monkeypatch.setenv("EMULATED_FAULT", "builder-hangs")
     file, options = bundle_graphs(open_bundle())[0]
-    with pytest.raises(ServiceError, match="no step for 0.5 s"):
+    with pytest.raises(ServiceError, match=r"no step for 0.5 s"):
         build_apart(Job(file, options, "tensorrt"), silent, stall_s=0.5)
 
 

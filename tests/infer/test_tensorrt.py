@@ -102,7 +102,7 @@ def test_without_the_library_or_pycuda_it_says_what_to_install(emulated: ModuleT
 
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
-    with pytest.raises(ServiceError, match="JetPack .*--system-site-packages"):
+    with pytest.raises(ServiceError, match=r"JetPack .*--system-site-packages"):
         load()
     monkeypatch.setitem(sys.modules, "pycuda.driver", None)
     monkeypatch.setattr("edgefer.infer.cuda.has_driver", lambda: True)
@@ -284,3 +284,38 @@ def test_detector_engine_is_the_file_that_is_pinned(emulated: ModuleType) -> Non
     with pytest.raises(ValueError, match="input: uint8"):
         detector(np.zeros((320, 640, 3), np.uint8))
     detector.close()
+
+
+def test_bench_prints_every_manner_and_what_the_runner_adds(
+    emulated: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The figures mean nothing on the emulation; that every one is measured and printed does."""
+    import json
+
+    from edgefer.cli import main
+
+    file = tmp_path / "edgefer.toml"
+    file.write_text("[locate]\nwidth = 640\n[capture]\nwidth = 640\nheight = 640\n")
+    command = ["bench", "--backend", "tensorrt", "--seconds", "0.01", "--json", str(tmp_path / "f.json")]
+    assert main([*command, "--config", str(file)]) == 0
+    report = json.loads((tmp_path / "f.json").read_text())
+    manners = {"copy, graph", "copy, stream", "mapped, graph", "mapped, stream"}
+    for name in ("network", "detector"):
+        assert set(report[name]) == manners
+        for t in report[name].values():
+            assert t["runner_us"] == pytest.approx(t["p50_us"] - t["gpu_us"])
+    out = capsys.readouterr().out
+    assert out.count("  network ") == 4
+    assert "detector, decoding and network together" in out
+
+
+def test_bench_without_a_gpu_says_so(monkeypatch: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    import sys
+
+    from edgefer.cli import main
+
+    monkeypatch.setattr("edgefer.infer.cuda._opened", [])
+    monkeypatch.setattr("edgefer.infer.cuda.has_driver", lambda: False)
+    monkeypatch.setitem(sys.modules, "pycuda.driver", None)
+    assert main(["bench", "--backend", "tensorrt"]) == 69
+    assert capsys.readouterr().err == "edgefer: no NVIDIA GPU: there is no driver\n"

@@ -24,11 +24,11 @@ class LogicError(Error):
     pass
 
 
-class host_alloc_flags:  # noqa: N801
+class host_alloc_flags:
     DEVICEMAP = 2
 
 
-class device_attribute:  # noqa: N801
+class device_attribute:
     INTEGRATED, CAN_MAP_HOST_MEMORY = "INTEGRATED", "CAN_MAP_HOST_MEMORY"
 
 
