@@ -1,16 +1,17 @@
 """The GPU through PyCUDA: its primary context on any thread, buffers, and one captured CUDA graph.
 
-The primary context is the one TensorRT itself uses through the CUDA runtime. It is retained once a process and never
-given back: the runtime inside TensorRT holds it as long, and PyCUDA can give it back only on the thread that took it.
-Everything inside it (streams, buffers, graphs) is freed by ``close``.
+The primary context is the one TensorRT itself uses through the CUDA runtime. It is retained once a process and given
+back when that ends: the runtime inside TensorRT holds it as long. Everything inside it (streams, buffers, graphs) is
+freed by ``close``.
 """
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -73,6 +74,12 @@ class Cuda:
         finally:
             self._context.pop()
 
+    def release(self) -> None:
+        """At the end of the process. Left to PyCUDA's destructor, the wrong driver call would give it back."""
+        with suppress(self.drv.Error):
+            self._context.push()
+            self._context.detach()
+
     def free_bytes(self) -> int:
         """Device memory that is not in use, bytes."""
         with self.current():
@@ -87,6 +94,7 @@ def open_cuda() -> Cuda:
     with _lock:
         if not _opened:
             _opened.append(Cuda())
+            atexit.register(_opened[0].release)
         return _opened[0]
 
 

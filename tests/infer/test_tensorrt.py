@@ -319,3 +319,16 @@ def test_bench_without_a_gpu_says_so(monkeypatch: Any, capsys: pytest.CaptureFix
     monkeypatch.setitem(sys.modules, "pycuda.driver", None)
     assert main(["bench", "--backend", "tensorrt"]) == 69
     assert capsys.readouterr().err == "edgefer: no NVIDIA GPU: there is no driver\n"
+
+
+def test_a_detector_engine_that_answers_otherwise_is_refused_and_freed(emulated: ModuleType, monkeypatch: Any) -> None:
+    settings = build({"locate": {"width": 640}, "capture": {"width": 640, "height": 640}}, "test")
+    monkeypatch.setenv("EMULATED_FAULT", "other-answers")
+    with pytest.raises(ServiceError, match="off by"):
+        app.detector_engine(settings, lambda _: None)
+
+
+def test_the_context_is_given_back_at_the_end_and_no_thread_keeps_it(emulated: ModuleType) -> None:
+    cuda = open_cuda()
+    cuda.release()
+    assert emulated.depth() == 0

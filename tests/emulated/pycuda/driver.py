@@ -68,6 +68,9 @@ class Context:
     def push(self) -> None:
         _stack().append(self)
 
+    def detach(self) -> None:
+        self.pop()
+
     @staticmethod
     def pop() -> None:
         _need_context()
