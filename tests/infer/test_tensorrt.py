@@ -287,13 +287,15 @@ def test_detector_engine_is_the_file_that_is_pinned(emulated: ModuleType) -> Non
 
 
 def test_bench_prints_every_manner_and_what_the_runner_adds(
-    emulated: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    emulated: ModuleType, tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The figures mean nothing on the emulation; that every one is measured and printed does."""
     import json
 
     from edgefer.cli import main
 
+    monkeypatch.setattr("edgefer.bench_engine.WARM", 1)
+    monkeypatch.setattr("edgefer.bench_engine.ROUNDS", 1)
     file = tmp_path / "edgefer.toml"
     file.write_text("[locate]\nwidth = 640\n[capture]\nwidth = 640\nheight = 640\n")
     command = ["bench", "--backend", "tensorrt", "--seconds", "0.01", "--json", str(tmp_path / "f.json")]
