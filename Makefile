@@ -1,4 +1,4 @@
-# make demo | test | lint | bench   Each sets up what it needs in .venv; nothing is installed outside it.
+# make demo | test | test-gpu | lint | bench   Each sets up what it needs in .venv; nothing is installed outside it.
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 PYTHON ?= python3
@@ -15,13 +15,13 @@ PIP    := $(BIN)/pip install --progress-bar off
 SHOW   := | sed -un 's/^Collecting \([^ ;<>=!~]*\).*/  \1/p; s/^Installing collected.*/  installing .../p'
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test lint bench setup wheel clean
+.PHONY: demo test test-gpu lint bench setup wheel clean
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3,10) <= sys.version_info < (3,14))' 2>/dev/null || { echo "Python 3.10 to 3.13 is needed; name one: make PYTHON=python3.12" >&2; exit 69; }
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "Python's venv module is missing: apt install python3-venv" >&2; exit 69; }
-	@test -x $(BIN)/python || { echo "creating $(VENV) ..."; $(PYTHON) -m venv $(VENV); }
+	@test -x $(BIN)/python || { echo "creating $(VENV) ..."; $(PYTHON) -m venv $(SITE) $(VENV); }
 	@echo "installing edgefer[$(EXTRAS)] into $(VENV) (the first time this takes a minute or two) ..."
 	@case ,$(EXTRAS), in *,export,*) $(PIP) torch==2.13.0 $(SHOW) ;; esac
 	@$(PIP) -e '.[$(EXTRAS)]' $(SHOW) || { echo "the packages could not be installed: is the network there? Run make again when it is" >&2; exit 69; }
@@ -32,6 +32,10 @@ demo: setup
 
 test: setup
 	@$(BIN)/python -m pytest $(ARGS)
+
+# On a machine with an NVIDIA GPU, TensorRT and PyCUDA (a Jetson: SITE=--system-site-packages make test-gpu).
+test-gpu: setup
+	@$(BIN)/python -m pytest -m gpu tests/infer $(ARGS)
 
 lint: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check -q . && $(BIN)/mypy && echo "lint: clean"

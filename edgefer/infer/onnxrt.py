@@ -7,15 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from edgefer.bundle import LENSES, Bundle
+from edgefer.bundle import Bundle
 from edgefer.config import Infer
 from edgefer.errors import BundleError, ServiceError
-from edgefer.infer.window import Window
-from edgefer.types import F32, AlignedPair, Scores
+from edgefer.infer.network import FusionNetwork, Progress, Signature, check_feed
+from edgefer.types import F32
 
 _TYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
-Signature = dict[str, tuple[np.dtype[Any], tuple[int, ...]]]
-"""input name -> type and shape of a batch of one"""
 
 
 class OnnxGraph:
@@ -39,9 +37,7 @@ class OnnxGraph:
 
     def run(self, feed: dict[str, np.ndarray[Any, Any]]) -> F32:
         """float32 [numbers of the output] of a batch of one. Raises ValueError on a wrong shape or type."""
-        for name, (dtype, shape) in self._inputs.items():
-            if feed[name].dtype != dtype or feed[name].shape != shape:
-                raise ValueError(f"{name}: {feed[name].dtype} {feed[name].shape}, expected {dtype} {shape}")
+        check_feed(self._inputs, feed)
         if self._session is None:
             raise ValueError("the network is closed")
         out: F32 = self._session.run([self._output[0]], feed)[0][0]
@@ -60,44 +56,9 @@ class OnnxGraph:
             raise BundleError(f"{file}: the graph's inputs or outputs do not fit the manifest; make the bundle again")
 
 
-class OnnxRuntime:
-    """Opens ``bundle``'s graph for ``onnxruntime``, of a temporal network both. Raises BundleError or ServiceError."""
-
-    def __init__(self, bundle: Bundle, config: Infer) -> None:
-        m = bundle.manifest
-        s, answer = m.crop.size, ("logits", len(m.labels))
-        inputs: Signature = {
-            "visible": (np.dtype(np.uint8), (1, s, s, m.crop.visible_channels)),
-            "infrared": (np.dtype(np.uint8), (1, s, s, 1)),
-            "present": (np.dtype(np.float32), (1, 2)),
-        }
-        t = m.temporal
-        output = answer if t is None else ("features", t.features)
-        self._graph = OnnxGraph(bundle.graph("onnxruntime"), config, inputs, output)
-        self._head: OnnxGraph | None = None
-        if t is not None:
-            frames: Signature = {"features": (np.dtype(np.float32), (1, t.window, t.features))}
-            self._head = OnnxGraph(bundle.head("onnxruntime"), config, frames, answer)
-            self._window = Window(t.window, t.features)
-            self._needed = [LENSES.index(lens) for lens in m.lenses_needed]
-
-    def infer(self, pair: AlignedPair) -> Scores:
-        out = self._graph.run({"visible": pair.visible, "infrared": pair.infrared, "present": pair.present})
-        if self._head is None:
-            return Scores(out)
-        scores = Scores(self._head.run({"features": self._window.push(out)}))
-        if not pair.present[0, self._needed].all():
-            self.reset()  # what was not seen must not be remembered
-        return scores
-
-    def reset(self) -> None:
-        if self._head is not None:
-            self._window.reset()
-
-    def close(self) -> None:
-        self._graph.close()
-        if self._head is not None:
-            self._head.close()
+def onnx_network(bundle: Bundle, config: Infer, _progress: Progress) -> FusionNetwork:
+    """The backend: ``bundle``'s graphs for ONNX Runtime. Raises BundleError or ServiceError."""
+    return FusionNetwork(bundle, "onnxruntime", lambda file, inputs, output: OnnxGraph(file, config, inputs, output))
 
 
 def _options(ort: Any, config: Infer) -> Any:

@@ -6,7 +6,7 @@ import cv2
 
 from edgefer.config import Locate
 from edgefer.locate.driver import DriverTracker
-from edgefer.locate.yunet import YuNet
+from edgefer.locate.yunet import FaceDetector, YuNet
 from edgefer.types import Face, Frame, FramePair, Lens
 
 DARK_LEVEL = 28.0
@@ -16,8 +16,9 @@ DARK_LEVEL = 28.0
 class Locator:
     """The driver's face in a pair: on the visible lens, on the infrared lens when the visible one is dark or dead."""
 
-    def __init__(self, config: Locate, threads: int) -> None:
-        self._config, self._detector = config, YuNet(config)
+    def __init__(self, config: Locate, threads: int, detector: FaceDetector | None = None) -> None:
+        """``detector``: None for OpenCV's; the locator closes it."""
+        self._config, self._detector = config, detector if detector is not None else YuNet(config)
         self._tracker, self._misses = DriverTracker(config), 0
         cv2.setNumThreads(threads)
 
@@ -34,6 +35,9 @@ class Locator:
     def forget(self) -> None:
         """The next pair has nothing to do with the last one."""
         self._tracker, self._misses = DriverTracker(self._config), 0
+
+    def close(self) -> None:
+        self._detector.close()
 
     def _order(self, pair: FramePair) -> list[Frame]:
         visible, infrared = pair.frame(Lens.VISIBLE), pair.frame(Lens.INFRARED)

@@ -11,16 +11,44 @@ import pytest
 
 from edgefer.bundle import open_bundle
 from edgefer.config import Infer
+from edgefer.errors import EdgeferError
 from edgefer.infer import BACKENDS, Network, open_network
+from edgefer.infer.cuda import open_cuda
 from edgefer.infer.golden import golden_gap
 from edgefer.types import AlignedPair
 
+HERE = ["onnxruntime", "tensorrt", "emulated"]
+"""every backend, and the TensorRT one once more on the emulated GPU"""
 
-@pytest.fixture(params=sorted(BACKENDS))
+
+def config_of(backend: str, request: pytest.FixtureRequest, **more: int) -> Infer:
+    """Skips, with the reason, what cannot open here."""
+    if backend == "emulated":
+        request.getfixturevalue("emulated")
+        return Infer(backend="tensorrt", **more)
+    if backend == "tensorrt":
+        try:
+            open_cuda()
+            bundle_graph_for_tensorrt()
+        except EdgeferError as e:
+            pytest.skip(str(e))
+    return Infer(backend=backend, **more)  # type: ignore[arg-type]
+
+
+def bundle_graph_for_tensorrt() -> None:
+    """Raises BundleError when the default bundle names none."""
+    open_bundle().graph("tensorrt")
+
+
+@pytest.fixture(params=HERE)
 def network(request: pytest.FixtureRequest) -> Iterator[Network]:
-    opened = open_network(open_bundle(), Infer(backend=request.param))
+    opened = open_network(open_bundle(), config_of(request.param, request))
     yield opened
     opened.close()
+
+
+def test_every_backend_is_walked() -> None:
+    assert set(BACKENDS) == set(HERE) - {"emulated"}
 
 
 def one(k: int = 0) -> AlignedPair:
@@ -68,11 +96,11 @@ def test_closed_twice_is_closed(network: Network) -> None:
         network.infer(one())
 
 
-@pytest.mark.parametrize("backend", sorted(BACKENDS))
-def test_golden_vectors_pass_with_any_number_of_threads(backend: str) -> None:
+@pytest.mark.parametrize("backend", HERE)
+def test_golden_vectors_pass_with_any_number_of_threads(backend: str, request: pytest.FixtureRequest) -> None:
     opened = open_bundle()
     for threads in (1, 2, 4):
-        network = open_network(opened, Infer(backend=backend, threads=threads))
+        network = open_network(opened, config_of(backend, request, threads=threads))
         assert golden_gap(network.infer, opened) <= opened.manifest.golden_tolerance
         network.close()
 

@@ -1,0 +1,60 @@
+"""``edgefer engine build|list|clean``: the TensorRT engines of this machine, outside a start of the daemon."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from edgefer import app
+from edgefer.config import Config
+from edgefer.errors import EX_OK, EdgeferError, UsageError
+from edgefer.infer import tensorrt
+from edgefer.infer.cuda import open_cuda
+from edgefer.locate.yunet import canvas, model_path
+
+
+def build(config: Config, target: str | None) -> int:
+    """Every engine the configuration needs; what fails does not keep the others. The first failure's exit code."""
+    capability = capability_of(target) if target else None
+    if capability is None:
+        open_cuda()  # one line, not one a graph
+    size = canvas(config.locate, config.capture.width, config.capture.height)
+    graphs = [
+        *tensorrt.bundle_graphs(app.open_bundle(config)),
+        (model_path(config.locate.model), tensorrt.detector_options(size)),
+    ]
+    worst = EX_OK
+    for file, options in graphs:
+        try:
+            key = tensorrt.prepare(file, options, config.infer, _tell, capability)
+            print(f"ok    {file.name}: {tensorrt.cache_of(config.infer).folder / key.file}")
+        except EdgeferError as e:
+            print(f"FAIL  {e}")
+            worst = worst or e.exit_code
+    return worst
+
+
+def show(config: Config) -> None:
+    cache = tensorrt.cache_of(config.infer)
+    for entry in cache.entries():
+        about = entry.fault or (entry.key and f"{entry.key.library}, {entry.key.gpu}, {entry.key.capability}")
+        print(f"{entry.path.name}  {entry.bytes / 1e6:.1f} MB  {about}")
+    print(f"{len(cache.entries())} engines in {cache.folder}", file=sys.stderr)
+
+
+def clean(config: Config) -> None:
+    gone: list[Path] = tensorrt.cache_of(config.infer).clean()
+    print(f"{len(gone)} files removed from {tensorrt.cache_of(config.infer).folder}")
+
+
+def capability_of(text: str) -> tuple[int, int]:
+    """'8.6' -> (8, 6). Raises UsageError."""
+    major, dot, minor = text.partition(".")
+    if not (dot and major.isdecimal() and minor.isdecimal()):
+        raise UsageError(f"--target {text}: write the compute capability as 8.6")
+    return int(major), int(minor)
+
+
+def _tell(step: str) -> None:
+    app.tell_start(step)
+    print(f"{step} ...", file=sys.stderr, flush=True)

@@ -1,0 +1,86 @@
+"""What the doctor says of a Jetson's parts, and how: lines or JSON, never a failure for what is merely not there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from edgefer import doctor_nvidia as nvidia
+from edgefer.cli import main
+from edgefer.config import build
+from edgefer.errors import EX_OK, EX_UNAVAILABLE, ServiceError
+from edgefer.infer.engines import EngineCache
+
+
+def test_json_says_the_same_as_the_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == EX_OK
+    lines = capsys.readouterr().out.splitlines()
+    assert main(["doctor", "--json"]) == EX_OK
+    said = json.loads(capsys.readouterr().out)
+    assert said["exit_code"] == EX_OK
+    names = [c["check"] for c in said["checks"]]
+    assert {"cuda", "tensorrt", "engines", "power", "permissions", "clock", "bundle", "detector"} <= set(names)
+    assert [line[6:].split(":")[0] for line in lines] == names
+    assert [line[:6].strip() for line in lines] == [c["state"] for c in said["checks"]]
+
+
+def test_without_an_nvidia_driver_nothing_nvidia_is_a_fault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(nvidia, "has_driver", lambda: False)
+    with pytest.raises(nvidia.Note, match="ONNX Runtime runs"):
+        nvidia.cuda()
+    with pytest.raises(nvidia.Note, match="not a Jetson"):
+        nvidia.power(tmp_path / "none")
+
+
+def test_with_a_driver_and_no_library_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvidia, "has_driver", lambda: True)
+    monkeypatch.setattr("edgefer.infer.vendor.MODULES", ("no_such_tensorrt",))
+    with pytest.raises(ServiceError, match="JetPack"):
+        nvidia.library()
+
+
+def test_the_power_mode_by_name_and_the_others(tmp_path: Path) -> None:
+    status, modes = tmp_path / "status", tmp_path / "nvpmodel.conf"
+    status.write_text("pmode:0001")
+    modes.write_text("< POWER_MODEL ID=0 NAME=15W >\nCPU_ONLINE CORE_0 1\n< POWER_MODEL ID=1 NAME=25W >\n"
+                     "< POWER_MODEL ID=2 NAME=MAXN_SUPER >\n")  # fmt: skip
+    said = nvidia.power(status, modes)
+    assert said.startswith("mode 1 25W; others: 0 15W, 2 MAXN_SUPER;")
+    assert "nvpmodel -m" in said
+    assert "jetson_clocks" in said
+    assert nvidia.power(status, tmp_path / "none") == "mode 1"
+
+
+def test_a_node_that_cannot_be_used_is_named_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = tmp_path / "nvmap"
+    settings = build({"capture": {"visible": "/dev/null", "infrared": "/dev/none"}}, "test")
+    with pytest.raises(nvidia.Note):
+        nvidia.permissions(build({}, "test"), (str(gpu),))
+    gpu.write_text("")
+    assert nvidia.permissions(settings, (str(gpu),)).startswith("2 device nodes")
+    monkeypatch.setattr("os.access", lambda path, how: "nvmap" not in str(path))
+    with pytest.raises(ServiceError, match=r"nvmap: no access .*usermod -aG video,render"):
+        nvidia.permissions(settings, (str(gpu),))
+
+
+def test_an_unset_clock_is_a_note_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nvidia, "clock_synchronised", lambda: True)
+    assert nvidia.clock() == "synchronised"
+    monkeypatch.setattr(nvidia, "clock_synchronised", lambda: False)
+    with pytest.raises(nvidia.Note, match="timedatectl"):
+        nvidia.clock()
+
+
+def test_a_damaged_engine_fails_the_doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, folder = tmp_path / "edgefer.toml", tmp_path / "engines"
+    file.write_text(f'[infer]\nengines = "{folder}"\n[publish]\nkind = "stdout"\n[capture]\nkind = "picture"\n'
+                    f'source = "{tmp_path}/none.png"\n')  # fmt: skip
+    settings = build({"infer": {"engines": str(folder)}}, "test")
+    with pytest.raises(nvidia.Note, match="is empty"):
+        nvidia.engines(settings)
+    EngineCache(folder).folder.mkdir()
+    (folder / "classifier-0.engine").write_bytes(b"half an eng")
+    assert main(["doctor", "--config", str(file)]) == EX_UNAVAILABLE
+    assert "FAIL  engines: " in capsys.readouterr().out
