@@ -39,7 +39,14 @@ BootId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3
 Instant = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
 Text = Annotated[str, StringConstraints(max_length=512)]
 SystemEvent = Literal[
-    "lens_lost", "lens_back", "bundle_activated", "bundle_rolled_back", "spool_lost", "clock_step", "started"
+    "lens_lost",
+    "lens_back",
+    "bundle_activated",
+    "bundle_rolled_back",
+    "spool_lost",
+    "clock_step",
+    "started",
+    "lens_degraded",
 ]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Natural = Annotated[int, Field(ge=0)]
@@ -130,8 +137,8 @@ class EventSystem(Message):
     KEPT = True
 
     kind: SystemEvent
-    lens: Lens | None = Field(default=None, description="lens_lost, lens_back")
-    state: LensState | None = Field(default=None, description="lens_lost, lens_back: the lens' state after the event")
+    lens: Lens | None = Field(default=None, description="lens_lost, lens_back, lens_degraded")
+    state: LensState | None = Field(default=None, description="of lens events: the lens' state after the event")
     detail: Text | None = None
 
     @model_validator(mode="after")
@@ -185,6 +192,10 @@ class Health(Message):
     EXPIRY_S = 30
 
     rates: dict[Name, float] = Field(description="per second")
+    timing: dict[Name, float] = Field(
+        default={},
+        description="of the lenses; units in the names. skew: visible less infrared; drift: of a lens's clock",
+    )
     stages: dict[Name, StageTime]
     counters: dict[Name, Natural] = Field(description="drops and the like, since start")
     spool_depth: Natural

@@ -18,12 +18,13 @@ _READ_S = 0.1
 class Reader:
     """Feeds the mailbox from ``source`` until `stop`, the end of the stream, or an error that a retry cannot cure."""
 
-    def __init__(self, source: Source, mailbox: Mailbox, reopen_s: float, clock: Clock) -> None:
+    def __init__(self, source: Source, mailbox: Mailbox, reopen_s: float, clock: Clock, unit: int = 0) -> None:
         self._source = source
         self._mailbox = mailbox
         self._reopen_s = reopen_s
         self._clock = clock
-        self._name = "+".join(lens.value for lens in source.lenses)
+        self._unit = unit
+        self._name = "+".join(lens.value for lens in source.lenses) + (" 2" if unit else "")
         self._stop = threading.Event()
         self.thread = threading.Thread(target=self._run, name=f"capture-{self._name}", daemon=True)
         self._lost_ns: int | None = None
@@ -69,7 +70,7 @@ class Reader:
             self._mailbox.fail(e)
         finally:
             self._source.close()
-            self._mailbox.end(self.lenses)
+            self._mailbox.end(self.lenses, self._unit)
 
     def _session(self) -> None:
         """From open to failure."""
@@ -81,7 +82,7 @@ class Reader:
                 self._step_ns = self._clock()
                 if frames:
                     self._note_return()
-                    self._mailbox.post(frames)
+                    self._mailbox.post(frames, self._unit)
                     self._step_ns = self._clock()
         except CameraError as e:
             self._source.close()
@@ -93,7 +94,7 @@ class Reader:
 
     def _note_loss(self, error: CameraError) -> None:
         """One line a loss, however many tries it takes."""
-        self._mailbox.lose(self.lenses)
+        self._mailbox.lose(self.lenses, self._unit)
         if self._lost_ns is None:
             self._lost_ns = self._clock()
             log.warning("%s lens lost: %s; trying again every %g s", self._name, error, self._reopen_s)

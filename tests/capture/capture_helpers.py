@@ -29,3 +29,14 @@ def picture(lens: Lens, seed: int, size: tuple[int, int] = (64, 48)) -> U8:
     w, h = size
     shape = (h, w, 3) if lens is Lens.VISIBLE else (h, w)
     return np.random.default_rng(seed).integers(20, 200, shape, dtype=np.uint8)
+
+
+_BLOCKS = np.random.default_rng(5).integers(30, 200, (12, 16)).astype(np.uint8)
+_SCENE = np.kron(_BLOCKS, np.ones((40, 40), np.uint8))
+_NOISE = np.random.default_rng(6).integers(0, 6, (579, 739), dtype=np.uint8)
+
+
+def scene(noise: int) -> U8:
+    """Something with sharp edges, lit: uint8 [480, 640]; every number has its own sensor noise."""
+    y, x = np.random.default_rng(noise).integers(0, 99, 2)
+    return np.asarray(_SCENE + _NOISE[y : y + 480, x : x + 640])
