@@ -41,7 +41,7 @@ class LensClock:
 
         Never later than the arrival by more than ``MAX_EARLY_NS``; later than the frame before if its stamp is.
         """
-        back = self._device_ns is not None and device_ns < self._device_ns
+        back = self._device_ns is not None and device_ns <= self._device_ns
         stepped = self._device_ns is not None and self._device_ns - device_ns >= JUMP_NS
         if self._offset_ns is None and (stepped or not _plausible(device_ns, arrival_ns)):
             self.jumps += self._device_ns is not None
