@@ -6,13 +6,23 @@ import logging
 import threading
 
 from edgefer.capture.mailbox import Mailbox
-from edgefer.capture.source import Clock, EndOfStream, Source
+from edgefer.capture.source import Clock, EndOfStream, Source, WrongDeviceError
 from edgefer.errors import CameraError
 
 log = logging.getLogger("edgefer.capture")
 
+REOPEN_LIMIT_S = 2.5
+"""longest pause between two tries: with the camera's own two seconds to open, a replugged lens is back within five"""
+WRONG_LIMIT_S = 30.0
+"""and where something else than a camera is plugged in"""
 _READ_S = 0.1
 """How long a read may block: the most a stop has to wait for it."""
+
+
+def pause_s(tries: int, first_s: float, error: CameraError) -> float:
+    """Seconds to wait after the ``tries``-th failure in a row (from 1): twice as long each time, within the limits."""
+    limit = WRONG_LIMIT_S if isinstance(error, WrongDeviceError) else max(REOPEN_LIMIT_S, first_s)
+    return min(limit, first_s * 2.0 ** min(tries - 1, 30))
 
 
 class Reader:
@@ -30,6 +40,7 @@ class Reader:
         self._lost_ns: int | None = None
         self._step_ns = clock()
         self._waiting = self._left_behind = False
+        self._tries = 0
         self.lenses = source.lenses
         self.reopened = 0
 
@@ -81,6 +92,7 @@ class Reader:
                 frames = self._source.read(_READ_S)
                 self._step_ns = self._clock()
                 if frames:
+                    self._tries = 0
                     self._note_return()
                     self._mailbox.post(frames, self._unit)
                     self._step_ns = self._clock()
@@ -88,7 +100,8 @@ class Reader:
             self._source.close()
             self._note_loss(e)
             self._waiting = True
-            self._stop.wait(self._reopen_s)
+            self._tries += 1
+            self._stop.wait(pause_s(self._tries, self._reopen_s, e))
             self._step_ns = self._clock()
             self._waiting = False
 
@@ -97,7 +110,7 @@ class Reader:
         self._mailbox.lose(self.lenses, self._unit)
         if self._lost_ns is None:
             self._lost_ns = self._clock()
-            log.warning("%s lens lost: %s; trying again every %g s", self._name, error, self._reopen_s)
+            log.warning("%s lens lost: %s; trying again", self._name, error)
 
     def _note_return(self) -> None:
         if self._lost_ns is not None:
