@@ -46,8 +46,8 @@ class Capture(Section):
     visible2: str = Field("", description="a second visible lens: the better one is looked through")
     infrared2: str = Field("", description="a second infrared lens")
     layout: Literal["separate", "side-by-side", "top-bottom", "interleaved"] = Field(
-        "separate", description="how the lenses arrive; all but the first halve one stream, visible first; interleaved: "
-        "even rows visible, odd rows infrared",
+        "separate", description="how the lenses arrive; all but the first halve one stream, visible first; "
+        "interleaved: even rows visible, odd rows infrared",
     )  # fmt: skip
     width: int = Field(640, ge=16, le=8192, description="requested frame width of one lens, pixels")
     height: int = Field(480, ge=16, le=8192, description="requested frame height of one lens, pixels")

@@ -77,7 +77,7 @@ def test_the_dead_lens_is_named_and_comes_back(heard: tuple[list[Reading], list[
 def test_the_infrared_lens_takes_over_at_nightfall_without_a_jump_in_the_label(
     heard: tuple[list[Reading], list[Message]],
 ) -> None:
-    """The light falls from 9 to 12 s; the driver's face changes at 8.2 and 10.6 s, and not while the lens goes black."""
+    """The light falls from 9 to 12 s; the face changes at 8.2 and 10.6 s, and not while the lens goes black."""
     readings = heard[0]
     states = [r.lenses[0] for r in readings]
     taken = next(k for k in range(9 * 25, len(states)) if states[k] is LensState.BLACK)

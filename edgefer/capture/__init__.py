@@ -73,7 +73,7 @@ def _simulator(config: Capture, clock: Clock) -> tuple[Source, ...]:
 
 
 def _cameras(config: Capture, clock: Clock) -> tuple[Source, ...]:
-    """Separate lenses, one or two of a spectrum, or the one stream that holds both, asked for both widths or heights."""
+    """Separate lenses, one or two of a spectrum, or the one stream that holds both, asked for both sizes."""
     w, h = config.width, config.height
     if config.layout != "separate":
         size = (2 * w, h) if config.layout == "side-by-side" else (w, 2 * h)

@@ -16,12 +16,11 @@ from edgefer.capture.source import Clock, Source
 from edgefer.errors import ConfigError
 from edgefer.types import U8, Frame, Lens, LensState
 
-_DEAD: Final = (LensState.LOST, LensState.DROPPING, LensState.FROZEN, LensState.WRONG_SPECTRUM)
 PICTURES: Final[dict[LensState, Callable[[U8, int], U8]]] = {
     LensState.BLACK: lambda image, k: np.zeros_like(image),
     LensState.SATURATED: lambda image, k: np.full_like(image, 255),
-    LensState.COVERED: lambda image, k: cv2.addWeighted(cv2.blur(image, (301, 301)), 0.05, image, 0.0, 20 + k % 3),
-    LensState.BLURRED: lambda image, k: cv2.GaussianBlur(image, (0, 0), image.shape[1] / 40),
+    LensState.COVERED: lambda image, k: cv2.addWeighted(cv2.blur(image, (301, 301)), 0.05, image & 3, 1.0, 20),
+    LensState.BLURRED: lambda image, k: cv2.blur(cv2.blur(image, (41, 41)), (41, 41)),
     LensState.FLICKER: lambda image, k: image // 2 if k % 2 else image,
 }
 """what each fault makes of a picture; the others are about which picture comes, and when"""

@@ -78,7 +78,8 @@ def decode(
     the infrared one.
 
     size: (width, height); stride: bytes from row to row, 0: no padding; out: array to fill, where the format allows.
-    Width and height are even where colours are shared. Raises CameraError, without the device's name, when the data is short, empty or no picture.
+    Width and height are even where colours are shared. Raises CameraError, without the device's name, when the data
+    is short, empty or no picture.
     """
     raw = np.frombuffer(data, np.uint8)
     if raw.size == 0:

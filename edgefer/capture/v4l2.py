@@ -6,6 +6,7 @@ I/O only; what to choose is in `v4l2_choice`, what the bytes mean in `formats`, 
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -37,6 +38,9 @@ _CONTROLS: Final = (
     abi.CID_AUTOGAIN, abi.CID_GAIN, abi.CID_ILLUMINATOR, abi.CID_EXPOSURE_AUTO, abi.CID_EXPOSURE,
     abi.CID_EXPOSURE_PRIORITY, abi.CID_FLASH_LED_MODE,
 )  # fmt: skip
+
+
+_AUTOMATIC, _AUTO_SCALE = Settings(), Scale()
 
 
 class Kernel(Protocol):
@@ -88,8 +92,9 @@ class V4l2Source:
     """
 
     def __init__(
-        self, lens: Lens, device: str, size: tuple[int, int], fps: float, settings: Settings = Settings(),
-        scale: Scale = Scale(), *, clock: Clock = now_ns, monotonic: Clock = time.monotonic_ns, kernel: Kernel | None = None,
+        self, lens: Lens, device: str, size: tuple[int, int], fps: float, settings: Settings = _AUTOMATIC,
+        scale: Scale = _AUTO_SCALE, *, clock: Clock = now_ns, monotonic: Clock = time.monotonic_ns,
+        kernel: Kernel | None = None,
     ) -> None:  # fmt: skip
         self._lens, self._wish = lens, (size, fps)
         self._path = f"/dev/video{device}" if device.isdigit() else device
@@ -146,10 +151,8 @@ class V4l2Source:
     def close(self) -> None:
         if self._fd is None:
             return
-        try:
+        with contextlib.suppress(OSError):  # it has gone, or never streamed
             self._call(abi.STREAMOFF, ctypes.c_int(abi.CAPTURE))
-        except OSError:
-            pass  # it has gone, or never streamed
         for mapped in self._maps:
             mapped.close()
         self._maps.clear()
@@ -336,7 +339,7 @@ def _explained(path: str, error: OSError) -> CameraError:
 
 
 def _links() -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     for folder in ("/dev/v4l/by-id", "/dev/v4l/by-path"):
         try:
             found |= {entry.path: os.path.realpath(entry.path) for entry in os.scandir(folder)}

@@ -37,7 +37,7 @@ class Range:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """exposure_ms: 0 is automatic; gain: below 0 is automatic, else in the driver's units; illuminator: on, off, leave."""
+    """exposure_ms: 0 is automatic; gain: below 0 is automatic, else the driver's units; illuminator: on, off, leave."""
 
     exposure_ms: float = 0.0
     gain: int = -1

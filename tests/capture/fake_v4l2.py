@@ -11,7 +11,7 @@ import mmap
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -130,7 +130,7 @@ class FakeKernel:
     def _set_control(self, c: abi.Control) -> None:
         self.set_controls[c.id] = c.value
 
-    CALLS: Any = {
+    CALLS: ClassVar[Any] = {
         abi.QUERYCAP: _capability, abi.ENUM_FMT: _formats, abi.ENUM_FRAMESIZES: _sizes,
         abi.ENUM_FRAMEINTERVALS: _intervals, abi.S_FMT: _set_format, abi.S_PARM: _set_rate, abi.REQBUFS: _request,
         abi.QUERYBUF: _query, abi.QBUF: _queue, abi.DQBUF: _dequeue, abi.STREAMON: lambda self, _: None,

@@ -36,7 +36,7 @@ def test_stamps_of_the_hosts_clock_are_left_alone_whatever_the_transfer_takes() 
 def test_a_clock_of_its_own_is_followed_through_drift_and_jitter(
     offset_s: float, ppm: float, jitter_ms: float, seed: int
 ) -> None:
-    """What is left is the least delay, which no receiver can see, and what the clock drifts between two quick frames."""
+    """What is left is the least delay, which no receiver sees, and what the clock drifts between two quick frames."""
     clock, errors, hosts = LensClock(), [], []
     for taken, arrived in arrivals(1500, jitter_ms, seed):
         device = round((taken - START) * (1 + ppm * 1e-6) + offset_s * 1e9)

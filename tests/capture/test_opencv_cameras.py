@@ -92,7 +92,7 @@ def test_a_device_that_stops_is_a_camera_error(
 def test_a_stream_that_does_not_open_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cv2, "VideoCapture", StandIn)
     monkeypatch.setattr(StandIn, "opens", False)
-    with pytest.raises(CameraError, match="^rtsp://camera/1: the stream does not open"):
+    with pytest.raises(CameraError, match=r"^rtsp://camera/1: the stream does not open"):
         camera("rtsp://me:secret@camera/1")
 
 

@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """V4L2 without a camera: the structures against the kernel's header, the choices as stories, the reader on a driver in
 Python. That a real driver answers as this one does has to be seen on a real one."""
 
@@ -26,6 +27,7 @@ from edgefer.errors import CameraError, ConfigError
 from edgefer.types import Lens
 
 V, NIR = Lens
+AUTOMATIC = Settings()
 HEADER = Path("/usr/include/linux/videodev2.h")
 
 IN_C = {
@@ -150,7 +152,7 @@ def test_a_name_that_lasts_is_found() -> None:
 
 
 def source(
-    kernel: FakeKernel, lens: Lens = V, settings: Settings = Settings(), clock: FakeClock | None = None
+    kernel: FakeKernel, lens: Lens = V, settings: Settings = AUTOMATIC, clock: FakeClock | None = None
 ) -> V4l2Source:
     clock = clock or FakeClock()
     kernel.monotonic = lambda: clock.now - 500_000_000
@@ -298,9 +300,10 @@ def test_a_bad_frame_is_skipped_and_many_in_a_row_open_the_device_anew(trouble: 
     kernel.trouble = None
     assert len(cam.read(0.1)) == 1
     kernel.trouble = trouble  # type: ignore[assignment]
+    for _ in range(DAMAGED_LIMIT - 1):
+        assert cam.read(0.1) == ()
     with pytest.raises(CameraError, match=f"{line}, {DAMAGED_LIMIT} times in a row"):
-        for _ in range(DAMAGED_LIMIT):
-            cam.read(0.1)
+        cam.read(0.1)
     cam.close()
     assert kernel.maps == 0
 
