@@ -172,7 +172,7 @@ class HealthSource:
         self._stamper, self._rig, self._publisher, self._times = stamper, rig, publisher, times
         self._due = Every(period_s, now_ns)
         self._start = self._then = time.monotonic()
-        self._done = times.counts()
+        self._done, self._counted = times.counts(), rig.counters()
 
     def __call__(self) -> Message | None:
         if not self._due():
@@ -180,12 +180,16 @@ class HealthSource:
         now, before = time.monotonic(), self._done
         stages, self._done = self._times.summary(before), self._times.counts()
         rate = (self._done["decide"] - before["decide"]) / max(now - self._then, 1e-6)
-        self._then = now
+        counters, earlier = self._rig.counters(), self._counted
+        watched = {"visible_fps": "visible_frames", "infrared_fps": "infrared_frames", "pairs": "pairs"}
+        rates = {rate: (counters[k] - earlier[k]) / max(now - self._then, 1e-6) for rate, k in watched.items()}
+        self._then, self._counted = now, counters
         return self._stamper.message(
             Health,
-            rates={"readings": rate},
+            rates={"readings": rate, **rates},
+            timing=self._rig.timing(),
             stages=stages,
-            counters={**self._rig.counters(), **self._publisher.counters()},
+            counters={**counters, **self._publisher.counters()},
             spool_depth=0,
             memory_mb=memory_mb(),
             temperatures=temperatures(),

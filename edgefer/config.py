@@ -32,18 +32,23 @@ class Section(BaseModel):
 class Capture(Section):
     """Where the frames come from."""
 
-    kind: Literal["recording", "picture", "v4l2", "gstreamer"] = Field(
+    kind: Literal["recording", "picture", "simulator", "v4l2", "gstreamer", "rtsp"] = Field(
         "v4l2", description="recording: a folder written by `edgefer record`; picture: a still shown by two simulated "
-        "lenses; v4l2: camera devices; gstreamer: pipelines ending in an appsink",
+        "lenses; simulator: the same with faults; v4l2: camera devices; gstreamer: pipelines; rtsp: network streams",
     )  # fmt: skip
     source: str = Field(
-        "", description="recording folder or picture file; both lenses in one stream: device or pipeline"
+        "", description="recording folder or picture file; both lenses in one stream: device, pipeline or URL"
     )
-    visible: str = Field("", description="device (/dev/video0, index) or pipeline of the visible lens")
-    infrared: str = Field("", description="device or pipeline of the infrared lens; empty: there is none")
-    layout: Literal["separate", "side-by-side", "top-bottom"] = Field(
-        "separate", description="how the lenses arrive; the last two halve one stream, visible first"
+    visible: str = Field(
+        "", description="device (/dev/v4l/by-id/..., /dev/video0, index), pipeline or URL of the visible lens"
     )
+    infrared: str = Field("", description="the same of the infrared lens; empty: there is none")
+    visible2: str = Field("", description="a second visible lens: the better one is looked through")
+    infrared2: str = Field("", description="a second infrared lens")
+    layout: Literal["separate", "side-by-side", "top-bottom", "interleaved"] = Field(
+        "separate", description="how the lenses arrive; all but the first halve one stream, visible first; "
+        "interleaved: even rows visible, odd rows infrared",
+    )  # fmt: skip
     width: int = Field(640, ge=16, le=8192, description="requested frame width of one lens, pixels")
     height: int = Field(480, ge=16, le=8192, description="requested frame height of one lens, pixels")
     fps: float = Field(25.0, gt=0, le=240, description="requested frame rate, frames per second")
@@ -55,11 +60,36 @@ class Capture(Section):
     black_level: float = Field(
         6.0, ge=0, le=255, description="a frame whose brightest 1 % stays below this is black, grey levels"
     )
-    reopen_s: Seconds = Field(1.0, description="pause before a lost camera is opened again, seconds")
+    reopen_s: Seconds = Field(
+        1.0, description="pause before a lost camera is opened again, seconds; doubled at each try, 2.5 s at most"
+    )
+    visible_exposure_ms: float = Field(0.0, ge=0, le=1000, description="v4l2: locked exposure, ms; 0: automatic")
+    infrared_exposure_ms: float = Field(0.0, ge=0, le=1000, description="the same of the infrared lens")
+    visible_gain: int = Field(-1, ge=-1, le=65535, description="v4l2: locked gain, the driver's units; -1: automatic")
+    infrared_gain: int = Field(-1, ge=-1, le=65535, description="the same of the infrared lens")
+    illuminator: Literal["leave", "on", "off"] = Field(
+        "leave", description="v4l2: the infrared lens's lamp, where the driver has a switch for it"
+    )
+    scaling: Literal["auto", "bits", "percentile", "temperature"] = Field(
+        "auto", description="v4l2: how 10, 12 and 16 bits become 8: the full range; 1st to 99th percentile; a fixed "
+        "range of temperature; auto: percentile for 16 bits, else bits",
+    )  # fmt: skip
+    temperature_low_c: float = Field(15.0, ge=-273, le=2000, description="scaling temperature: black, degrees Celsius")
+    temperature_high_c: float = Field(45.0, ge=-273, le=2000, description="scaling temperature: white, degrees Celsius")
+    kelvin_per_count: float = Field(0.01, gt=0, le=10, description="scaling temperature: what the sensor counts")
+    faults: str = Field(
+        "", description="simulator: fault drills as lens:fault:from-to in seconds, as in visible:black:5-8"
+    )
     repeat: bool = Field(False, description="recording: start again at the end")
     realtime: bool = Field(
         True, description="recording: keep the recorded pace; false: every frame, as fast as they are taken"
     )
+
+    @model_validator(mode="after")
+    def _temperatures_make_a_range(self) -> Capture:
+        if self.temperature_low_c >= self.temperature_high_c:
+            raise ValueError("temperature_low_c must be below temperature_high_c")
+        return self
 
 
 class Locate(Section):

@@ -104,7 +104,7 @@ class Decider:
         return self._reading(pair, face, self._labels[label] if why is None else UNKNOWN, conf, probs, why)
 
     def _lacks(self, pair: FramePair) -> bool:
-        return any(pair.state(lens) is not LensState.OK for lens in self._needed)
+        return any(not pair.state(lens).usable for lens in self._needed)
 
     def _doubt(self, face: Face, conf: float, at_ns: int) -> Why | None:
         score = float(self._face_smoother.update(np.array([face.score], np.float32), at_ns)[0])
@@ -122,12 +122,20 @@ class Decider:
         return Reading(label, conf, probs, why, score, yaw, lenses, pair.mono_ns)
 
 
+_BLIND_WHY = (
+    (LensState.WRONG_SPECTRUM, Why.WRONG_SPECTRUM),
+    (LensState.BLACK, Why.BLACK),
+    (LensState.SATURATED, Why.SATURATED),
+    (LensState.COVERED, Why.COVERED),
+    (LensState.FROZEN, Why.FROZEN),
+)
+"""what is said of lenses that see nothing, the most telling first"""
+
+
 def blind_why(pair: FramePair, needed: Sequence[Lens] = ()) -> Why:
     """Why there is nothing: the state of a needed lens, else of all; one that works and shows none is ``no_face``."""
-    missing = [pair.state(lens) for lens in needed if pair.state(lens) is not LensState.OK]
+    missing = [pair.state(lens) for lens in needed if not pair.state(lens).usable]
     states = tuple(missing) or (pair.visible_state, pair.infrared_state)
-    if LensState.OK in states:
+    if any(state.usable for state in states):
         return Why.NO_FACE
-    if LensState.BLACK in states:
-        return Why.BLACK
-    return Why.FROZEN if LensState.FROZEN in states else Why.CAMERA_LOST
+    return next((why for state, why in _BLIND_WHY if state in states), Why.CAMERA_LOST)

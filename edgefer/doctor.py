@@ -106,7 +106,7 @@ def _cameras(settings: Config) -> str:
     with open_rig(settings.capture) as rig:
         while now_ns() < end and not rig.ended and not _both_live(pair):
             pair = rig.next_pair(0.25) or pair
-    if pair is None or LensState.OK not in (pair.visible_state, pair.infrared_state):
+    if pair is None or not (pair.visible_state.usable or pair.infrared_state.usable):
         raise ServiceError("no lens delivers a picture; check [capture], plugs and the group `video`")
     return f"visible {pair.visible_state.value}, infrared {pair.infrared_state.value}"
 

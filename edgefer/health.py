@@ -17,11 +17,15 @@ STAGES = ("wait", "locate", "align", "infer", "decide", "publish")
 """The pipeline's stages in order; ``wait`` is the time until the cameras had something new."""
 
 
+EXTRA = ("frame", "lag")
+"""``frame``: one round of the loop; ``lag``: from the capture of the older frame of a pair to its reading."""
+
+
 class StageTimes:
     """The last ``depth`` durations of every stage, in buffers that are reused."""
 
     def __init__(self, depth: int = 16384) -> None:
-        self._ns = {name: np.zeros(depth, np.int64) for name in (*STAGES, "frame")}
+        self._ns = {name: np.zeros(depth, np.int64) for name in (*STAGES, *EXTRA)}
         self._count = dict.fromkeys(self._ns, 0)
 
     @contextmanager

@@ -47,6 +47,7 @@ SystemEvent = Literal[
     "clock_step",
     "started",
     "backend_fallback",
+    "lens_degraded",
 ]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Natural = Annotated[int, Field(ge=0)]
@@ -137,8 +138,8 @@ class EventSystem(Message):
     KEPT = True
 
     kind: SystemEvent
-    lens: Lens | None = Field(default=None, description="lens_lost, lens_back")
-    state: LensState | None = Field(default=None, description="lens_lost, lens_back: the lens' state after the event")
+    lens: Lens | None = Field(default=None, description="lens_lost, lens_back, lens_degraded")
+    state: LensState | None = Field(default=None, description="of lens events: the lens' state after the event")
     detail: Text | None = None
 
     @model_validator(mode="after")
@@ -192,6 +193,10 @@ class Health(Message):
     EXPIRY_S = 30
 
     rates: dict[Name, float] = Field(description="per second")
+    timing: dict[Name, float] = Field(
+        default={},
+        description="of the lenses; units in the names. skew: visible less infrared; drift: of a lens's clock",
+    )
     stages: dict[Name, StageTime]
     counters: dict[Name, Natural] = Field(description="drops and the like, since start")
     spool_depth: Natural

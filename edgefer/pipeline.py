@@ -1,4 +1,5 @@
-"""The loop, on one page: capture -> locate -> align -> infer -> decide -> publish. Data never flows back."""
+"""The loop, on one page: capture -> locate -> align -> infer -> decide -> publish. Data never flows back,
+but for one hint: on which lens the face was found."""
 
 from __future__ import annotations
 
@@ -61,11 +62,15 @@ class Pipeline:
     def _read(self, pair: FramePair) -> Reading:
         with self.times.measure("locate"):
             face = self.locator.find(pair)
+        self.rig.note_face(face.lens if face is not None and face.fresh else None)
         if face is None:
             self.network.reset()
         scores = self._score(pair, face) if face is not None else None
         with self.times.measure("decide"):
-            return self.decider.update(pair, face, scores)
+            reading = self.decider.update(pair, face, scores)
+        if pair.visible is not None or pair.infrared is not None:
+            self.times.add("lag", max(0, self.rig.now_ns() - pair.mono_ns))
+        return reading
 
     def _score(self, pair: FramePair, face: Face) -> Scores:
         with self.times.measure("align"):

@@ -63,7 +63,8 @@ class Reporter:
 
 
 class LensWatch:
-    """One lens: ``lens_lost`` when it stops being OK, ``lens_back`` when it is OK again, once each."""
+    """One lens, each change said once: ``lens_lost`` when it is no more looked through, ``lens_degraded`` when it is
+    named but still used, ``lens_back`` when it is OK again."""
 
     def __init__(self, lens: Lens) -> None:
         self.lens = lens
@@ -76,7 +77,9 @@ class LensWatch:
         if state is self._said or now_ns - self._since_ns < LENS_SETTLE_S * 1e9:
             return None
         self._said = state
-        return "lens_back" if state is LensState.OK else "lens_lost"
+        if state is LensState.OK:
+            return "lens_back"
+        return "lens_degraded" if state.usable else "lens_lost"
 
 
 class Every:

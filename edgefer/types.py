@@ -40,6 +40,23 @@ class LensState(str, Enum):
     """delivers the same picture again and again"""
     LOST = "lost"
     """delivers nothing"""
+    SATURATED = "saturated"
+    """most of the picture is at full scale: glare, or an exposure that is stuck"""
+    COVERED = "covered"
+    """light comes in, but there is no edge in the picture: a hand, tape or fog before the lens"""
+    WRONG_SPECTRUM = "wrong_spectrum"
+    """visible and infrared lens are swapped"""
+    BLURRED = "blurred"
+    """edges, but none sharp: out of focus or smeared"""
+    FLICKER = "flicker"
+    """brightness goes up and down many times a second: the illuminator"""
+    DROPPING = "dropping"
+    """more than a quarter of the frames is missing, again and again"""
+
+    @property
+    def usable(self) -> bool:
+        """Whether its pictures still count. A lens that is only degraded is named, but looked through."""
+        return self in (LensState.OK, LensState.BLURRED, LensState.FLICKER, LensState.DROPPING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +68,15 @@ class Frame:
     mono_ns: int
     index: int
     """counts the frames of this lens since it was opened, drops included"""
+    chroma: float | None = None
+    """mean difference of the colours before an infrared picture was made grey, grey levels; None: it came grey"""
+    unit: int = 0
+    """0 or 1: which of two lenses of one spectrum"""
 
 
 @dataclass(frozen=True, slots=True)
 class FramePair:
-    """The newest frame of each lens within the pairing tolerance; a lens that is not OK may still carry a frame."""
+    """The newest frame of each lens within the pairing tolerance; a lens that is not usable may still carry a frame."""
 
     visible: Frame | None
     infrared: Frame | None
@@ -65,8 +86,8 @@ class FramePair:
     """capture time of the older of the two frames; the time of the look when there is none"""
 
     def frame(self, lens: Lens) -> Frame | None:
-        """The frame of ``lens`` if that lens is OK, else None."""
-        if self.state(lens) is not LensState.OK:
+        """The frame of ``lens`` if that lens is usable, else None."""
+        if not self.state(lens).usable:
             return None
         return self.visible if lens is Lens.VISIBLE else self.infrared
 
@@ -136,6 +157,9 @@ class Why(str, Enum):
     CAMERA_LOST = "camera_lost"
     FROZEN = "frozen"
     BLACK = "black"
+    SATURATED = "saturated"
+    COVERED = "covered"
+    WRONG_SPECTRUM = "wrong_spectrum"
     UNCERTAIN = "uncertain"
     PRIVACY = "privacy"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,22 @@ def test_the_dead_lens_is_named_and_comes_back(heard: tuple[list[Reading], list[
     dead = [r for r in readings if r.lenses == (LensState.LOST, LensState.OK)]
     assert len(dead) > 25
     assert all(r.face_score > 0 for r in dead), "the infrared lens shows the face alone"
+
+
+def test_the_infrared_lens_takes_over_at_nightfall_without_a_jump_in_the_label(
+    heard: tuple[list[Reading], list[Message]],
+) -> None:
+    """The light falls from 9 to 12 s; the face changes at 8.2 and 10.6 s, and not while the lens goes black."""
+    readings = heard[0]
+    states = [r.lenses[0] for r in readings]
+    taken = next(k for k in range(9 * 25, len(states)) if states[k] is LensState.BLACK)
+    assert set(states[taken:]) == {LensState.BLACK}, "the present mask does not come and go"
+    assert {r.lenses[1] for r in readings[taken - 25 :]} == {LensState.OK}
+    around = readings[taken - 12 : taken + 38]
+    assert all(r.valid for r in around)
+    assert len({r.label for r in around}) == 1, "half a second before, one and a half after"
+    steps = [abs(b.probs[b.label] - a.probs[b.label]) for a, b in pairwise(around)]
+    assert max(steps) < 0.1, "nor in its probability"
 
 
 def test_a_network_that_looks_back_forgets_a_lost_face(drive: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,36 +1,30 @@
-"""Live cameras through OpenCV: V4L2 devices and GStreamer pipelines."""
+"""Live cameras through OpenCV: GStreamer pipelines, and network streams through FFmpeg."""
 
 from __future__ import annotations
 
-import os
 from typing import Any, Final
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from edgefer.capture.formats import Scale, narrowed
+from edgefer.capture.look import chroma_of
 from edgefer.capture.source import Clock
 from edgefer.errors import CameraError
 from edgefer.types import U8, Frame, Lens, now_ns
 
-# OpenCV waits 10 s for a V4L2 device that has stopped sending, and reads this once, at the first wait; GStreamer's
-# limits go with the open call below.
-os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "1")
-
 _OPEN_MS: Final = 5000
 _READ_MS: Final = 1000
-_RAW_16_BIT: Final = ("Y16 ", "Y16", "Y12 ", "Y10 ")
-_LEAST_SPAN: Final = 256
-"""counts that a 16-bit picture spans at least: one count never becomes more than one grey level, so that the noise
-behind a closed cover is not blown up into a picture"""
+_LIMITS: Final = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _OPEN_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _READ_MS]
 
 
 class OpenCvSource:
     """One camera, one lens. Frames are stamped with the time they arrive.
 
-    kind: v4l2 (``device`` is a path or an index) or gstreamer (a pipeline that ends in an appsink, which should drop:
-    ``appsink drop=true max-buffers=1``, BGR or GRAY8). size (width, height) and fps are requests; what comes is taken,
-    but must not change while the device is open.
+    kind: gstreamer (``device`` is a pipeline, see `complete_pipeline`) or rtsp (a URL that FFmpeg reads: rtsp://,
+    http:// with Motion JPEG). size (width, height) and fps are requests to a pipeline that does not say; what comes is
+    taken, but must not change while the device is open.
     """
 
     def __init__(
@@ -52,7 +46,7 @@ class OpenCvSource:
     def open(self) -> None:
         """Raises CameraError naming the device and the remedy."""
         self.close()
-        self._capture = self._open_v4l2() if self._kind == "v4l2" else self._open_gstreamer()
+        self._capture = self._open_stream() if self._kind == "rtsp" else self._open_gstreamer()
         self._shape = None
         self._index = 0
 
@@ -66,13 +60,17 @@ class OpenCvSource:
         try:
             delivered, image = self._capture.read()
         except cv2.error as e:
-            raise CameraError(f"{self._device}: OpenCV gave up: {' '.join(str(e).split())}") from None
+            raise CameraError(f"{without_password(self._device)}: OpenCV gave up: {' '.join(str(e).split())}") from None
         arrived_ns = self._clock()
         if not delivered or image is None:
-            raise CameraError(f"{self._device}: the camera has stopped sending; is it still plugged in?")
+            raise CameraError(
+                f"{without_password(self._device)}: the camera has stopped sending; is it still plugged in?"
+            )
         self._check_size(image)
         self._index += 1
-        return (Frame(self._lens, convert(image, self._lens), arrived_ns, self._index - 1),)
+        coloured = self._lens is Lens.INFRARED and image.ndim == 3 and image.shape[2] >= 3 and image.dtype == np.uint8
+        chroma = chroma_of(image) if coloured else None
+        return (Frame(self._lens, convert(image, self._lens), arrived_ns, self._index - 1, chroma),)
 
     def close(self) -> None:
         if self._capture is not None:
@@ -82,34 +80,27 @@ class OpenCvSource:
     def _check_size(self, image: npt.NDArray[Any]) -> None:
         if self._shape is not None and self._shape != image.shape:
             (old_h, old_w), (new_h, new_w) = self._shape[:2], image.shape[:2]
-            raise CameraError(f"{self._device}: the frame size changed from {old_w}x{old_h} to {new_w}x{new_h}")
+            raise CameraError(
+                f"{without_password(self._device)}: the frame size changed from {old_w}x{old_h} to {new_w}x{new_h}"
+            )
         self._shape = image.shape
 
-    def _open_v4l2(self) -> Any:
-        path = f"/dev/video{self._device}" if self._device.isdigit() else self._device
-        _check_device(path)
+    def _open_stream(self) -> Any:
         capture = cv2.VideoCapture()
-        if not _try_open(capture, path, cv2.CAP_V4L2, []):
-            raise CameraError(f"{path}: cannot be opened as a camera; is another program using it? fuser {path} tells")
-        width, height, fps = self._wanted
-        capture.set(cv2.CAP_PROP_FRAME_WIDTH, width)
-        capture.set(cv2.CAP_PROP_FRAME_HEIGHT, height)
-        capture.set(cv2.CAP_PROP_FPS, fps)
-        capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-        if _fourcc(capture) in _RAW_16_BIT:  # else OpenCV keeps the upper byte alone, often an empty one
-            capture.set(cv2.CAP_PROP_CONVERT_RGB, 0)
+        if not _try_open(capture, self._device, cv2.CAP_FFMPEG, _LIMITS):
+            raise CameraError(f"{without_password(self._device)}: the stream does not open; try it with ffplay")
         return capture
 
     def _open_gstreamer(self) -> Any:
         if not _has_gstreamer():
             raise CameraError(
                 f"{self._device}: this OpenCV has no GStreamer; use the system's python3-opencv (JetPack brings one) "
-                'or capture.kind = "v4l2"'
+                'or capture.kind = "v4l2" or "rtsp"'
             )
         capture = cv2.VideoCapture()
-        limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _OPEN_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, _READ_MS]
-        if not _try_open(capture, self._device, cv2.CAP_GSTREAMER, limits):
-            raise CameraError(f"{self._device}: the pipeline does not start; try it with gst-launch-1.0")
+        pipeline = complete_pipeline(self._device, *self._wanted)
+        if not _try_open(capture, pipeline, cv2.CAP_GSTREAMER, _LIMITS):
+            raise CameraError(f"{pipeline}: the pipeline does not start; try it with gst-launch-1.0")
         return capture
 
 
@@ -120,22 +111,31 @@ def _try_open(capture: Any, name: str, backend: int, limits: list[int]) -> bool:
         return False
 
 
-def _check_device(path: str) -> None:
-    """Asked before OpenCV is, which would print a warning of its own at every try."""
-    if not os.path.exists(path):
-        raise CameraError(f"{path}: no such camera; is it plugged in? v4l2-ctl --list-devices shows what is there")
-    if not os.access(path, os.R_OK | os.W_OK):
-        raise CameraError(f"{path}: permission denied; is this user in group video? (usermod -aG video USER)")
-
-
 def _has_gstreamer() -> bool:
     registry = cv2.videoio_registry
     return cv2.CAP_GSTREAMER in registry.getBackends() and bool(registry.hasBackend(cv2.CAP_GSTREAMER))
 
 
-def _fourcc(capture: Any) -> str:
-    code = int(capture.get(cv2.CAP_PROP_FOURCC))
-    return bytes((code >> shift) & 0xFF for shift in (0, 8, 16, 24)).decode("latin-1")
+def complete_pipeline(text: str, width: int, height: int, fps: float) -> str:
+    """A whole pipeline for OpenCV from what the configuration says.
+
+    Text that has an appsink is taken as it is. Else the size, the conversion to BGR and a sink that keeps one frame are
+    appended; after nvarguscamerasrc (Jetson, CSI) by way of the memory its hardware uses.
+    """
+    if "appsink" in text:
+        return text
+    rate = f"{round(fps * 1000)}/1000" if fps != int(fps) else f"{int(fps)}/1"
+    sink = "videoconvert ! video/x-raw,format=BGR ! appsink drop=true max-buffers=1 sync=false"
+    if "nvarguscamerasrc" in text:
+        caps = f"video/x-raw(memory:NVMM),width={width},height={height},framerate={rate},format=NV12"
+        return f"{text} ! {caps} ! nvvidconv ! video/x-raw,format=BGRx ! {sink}"
+    return f"{text} ! decodebin ! videoscale ! video/x-raw,width={width},height={height} ! {sink}"
+
+
+def without_password(url: str) -> str:
+    """``url`` for a log line."""
+    scheme, found, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}" if found else url
 
 
 def convert(image: npt.NDArray[Any], lens: Lens) -> U8:
@@ -167,11 +167,8 @@ def convert(image: npt.NDArray[Any], lens: Lens) -> U8:
 
 
 def scale_to_bytes(image: npt.NDArray[np.uint16]) -> U8:
-    """uint16 [H, W] (or [H, W, 1]) to uint8: the 1st percentile becomes 0, the 99th 255, both of a subsample.
+    """uint16 [H, W] (or [H, W, C]) to uint8: the 1st percentile becomes 0, the 99th 255.
 
     A raw 16-bit sensor uses a narrow band of its range, so that the upper byte alone would be nearly empty.
     """
-    low, high = np.percentile(image[::8, ::8], (1, 99))
-    span = max(high - low, _LEAST_SPAN)
-    scaled: U8 = np.clip((image.astype(np.float32) - low) * (255.0 / span), 0, 255).astype(np.uint8)
-    return scaled
+    return narrowed(image, 16, Scale("percentile")).reshape(image.shape)

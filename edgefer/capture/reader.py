@@ -6,29 +6,41 @@ import logging
 import threading
 
 from edgefer.capture.mailbox import Mailbox
-from edgefer.capture.source import Clock, EndOfStream, Source
+from edgefer.capture.source import Clock, EndOfStream, Source, WrongDeviceError
 from edgefer.errors import CameraError
 
 log = logging.getLogger("edgefer.capture")
 
+REOPEN_LIMIT_S = 2.5
+"""longest pause between two tries: with the camera's own two seconds to open, a replugged lens is back within five"""
+WRONG_LIMIT_S = 30.0
+"""and where something else than a camera is plugged in"""
 _READ_S = 0.1
 """How long a read may block: the most a stop has to wait for it."""
+
+
+def pause_s(tries: int, first_s: float, error: CameraError) -> float:
+    """Seconds to wait after the ``tries``-th failure in a row (from 1): twice as long each time, within the limits."""
+    limit = WRONG_LIMIT_S if isinstance(error, WrongDeviceError) else max(REOPEN_LIMIT_S, first_s)
+    return min(limit, first_s * 2.0 ** min(tries - 1, 30))
 
 
 class Reader:
     """Feeds the mailbox from ``source`` until `stop`, the end of the stream, or an error that a retry cannot cure."""
 
-    def __init__(self, source: Source, mailbox: Mailbox, reopen_s: float, clock: Clock) -> None:
+    def __init__(self, source: Source, mailbox: Mailbox, reopen_s: float, clock: Clock, unit: int = 0) -> None:
         self._source = source
         self._mailbox = mailbox
         self._reopen_s = reopen_s
         self._clock = clock
-        self._name = "+".join(lens.value for lens in source.lenses)
+        self._unit = unit
+        self._name = "+".join(lens.value for lens in source.lenses) + (" 2" if unit else "")
         self._stop = threading.Event()
         self.thread = threading.Thread(target=self._run, name=f"capture-{self._name}", daemon=True)
         self._lost_ns: int | None = None
         self._step_ns = clock()
         self._waiting = self._left_behind = False
+        self._tries = 0
         self.lenses = source.lenses
         self.reopened = 0
 
@@ -69,7 +81,7 @@ class Reader:
             self._mailbox.fail(e)
         finally:
             self._source.close()
-            self._mailbox.end(self.lenses)
+            self._mailbox.end(self.lenses, self._unit)
 
     def _session(self) -> None:
         """From open to failure."""
@@ -80,23 +92,25 @@ class Reader:
                 frames = self._source.read(_READ_S)
                 self._step_ns = self._clock()
                 if frames:
+                    self._tries = 0
                     self._note_return()
-                    self._mailbox.post(frames)
+                    self._mailbox.post(frames, self._unit)
                     self._step_ns = self._clock()
         except CameraError as e:
             self._source.close()
             self._note_loss(e)
             self._waiting = True
-            self._stop.wait(self._reopen_s)
+            self._tries += 1
+            self._stop.wait(pause_s(self._tries, self._reopen_s, e))
             self._step_ns = self._clock()
             self._waiting = False
 
     def _note_loss(self, error: CameraError) -> None:
         """One line a loss, however many tries it takes."""
-        self._mailbox.lose(self.lenses)
+        self._mailbox.lose(self.lenses, self._unit)
         if self._lost_ns is None:
             self._lost_ns = self._clock()
-            log.warning("%s lens lost: %s; trying again every %g s", self._name, error, self._reopen_s)
+            log.warning("%s lens lost: %s; trying again", self._name, error)
 
     def _note_return(self) -> None:
         if self._lost_ns is not None:

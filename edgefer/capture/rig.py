@@ -19,20 +19,25 @@ JOIN_S = 2.0
 class Rig:
     """Runs one reader thread for each source. A context manager; used once: start, then stop.
 
-    sources: which together serve each lens at most once. A lens that none serves is LOST and never waited for.
+    sources: a lens that none serves is LOST and never waited for. Two may serve the same one: the better is looked
+    through, and the other takes over when it dies.
     lockstep: nothing is dropped, each reader waits until its frame was taken, and frame times are the clock.
-    Raises ValueError when two sources serve the same lens.
+    Raises ValueError when three sources serve the same lens, or two in lockstep.
     """
 
     def __init__(
         self, sources: Sequence[Source], config: Capture, clock: Clock = now_ns, lockstep: bool = False
     ) -> None:
-        lenses = [lens for source in sources for lens in source.lenses]
-        if len(lenses) != len(set(lenses)):
-            raise ValueError(f"two sources serve the same lens: {lenses}")
-        self.lenses: tuple[Lens, ...] = tuple(lenses)
-        self._mailbox = Mailbox(config, lenses, lockstep, clock)
-        self._readers = [Reader(source, self._mailbox, config.reopen_s, clock) for source in sources]
+        units = [_unit(sources, k) for k in range(len(sources))]
+        if max(units, default=0) > (0 if lockstep else 1):
+            raise ValueError(f"too many sources serve the same lens: {[source.lenses for source in sources]}")
+        eyes = [(lens, unit) for source, unit in zip(sources, units, strict=True) for lens in source.lenses]
+        self.lenses: tuple[Lens, ...] = tuple(dict.fromkeys(lens for lens, _ in eyes))
+        self._mailbox = Mailbox(config, eyes, lockstep, clock)
+        self._readers = [
+            Reader(source, self._mailbox, config.reopen_s, clock, unit)
+            for source, unit in zip(sources, units, strict=True)
+        ]
 
     def start(self) -> None:
         """Starts the readers; they open their sources, so a missing camera delays nobody."""
@@ -97,12 +102,24 @@ class Rig:
         return bool(idle) and min(idle) > limit_s
 
     def counters(self) -> dict[str, int]:
-        """Counts since the start: {lens}_frames, {lens}_drops, {lens}_reopened for both lenses, and unpaired."""
-        frames, drops, unpaired = self._mailbox.counts()
-        reopened = {lens: reader.reopened for reader in self._readers for lens in reader.lenses}
-        counts = {"unpaired": unpaired}
+        """Counts since the start, for both lenses: {lens}_frames, _drops, _reopened and _clock_jumps (and _switches
+        between two of a kind); pairs and unpaired."""
+        counts = self._mailbox.counters()
         for lens in Lens:
-            counts[f"{lens.value}_frames"] = frames[lens]
-            counts[f"{lens.value}_drops"] = drops[lens]
-            counts[f"{lens.value}_reopened"] = reopened.get(lens, 0)
+            counts[f"{lens.value}_reopened"] = sum(r.reopened for r in self._readers if lens in r.lenses)
         return counts
+
+    def timing(self) -> dict[str, float]:
+        """Now, of the lenses: tolerance_ms in force; skew_p50_ms (visible less infrared) and skew_p99_ms (without
+        sign) of the last 256 pairs; {lens}_drift_ppm of a lens that stamps with its own clock."""
+        return self._mailbox.timing()
+
+    def note_face(self, lens: Lens | None) -> None:
+        """On which lens the face was found, None: on none. The one thing that flows back: of two lenses of a spectrum
+        the one that shows the face is the better one."""
+        self._mailbox.note_face(lens)
+
+
+def _unit(sources: Sequence[Source], k: int) -> int:
+    """How many sources before the k-th serve one of its lenses."""
+    return sum(bool(set(sources[k].lenses) & set(earlier.lenses)) for earlier in sources[:k])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from edgefer.errors import CameraError
 from edgefer.types import Frame, Lens
 
 Clock = Callable[[], int]
@@ -16,6 +17,10 @@ Wait = Callable[[float], object]
 
 class EndOfStream(Exception):
     """A finite recording is over. A result, not a fault: no exit code."""
+
+
+class WrongDeviceError(CameraError):
+    """What is there is no camera. Trying again seldom helps, so it is done seldom."""
 
 
 class Source(Protocol):

@@ -32,7 +32,7 @@ class DriverTracker:
     def __init__(self, config: Locate) -> None:
         self._region, self._hold_ns = config.region, int(config.hold_s * 1e9)
         self._last: Face | None = None
-        self._seen_ns = 0
+        self._seen_ns = self._unit = 0
 
     def choose(self, frame: Frame, found: Sequence[Detection]) -> Face | None:
         """The driver among ``found``, or None."""
@@ -42,12 +42,13 @@ class DriverTracker:
             return None
         best = max(inside, key=lambda d: d.box[2] * d.box[3])
         last = self._last
-        if last is not None and last.lens is frame.lens and frame.mono_ns - self._seen_ns <= self._hold_ns:
+        same_lens = last is not None and (last.lens, self._unit) == (frame.lens, frame.unit)
+        if last is not None and same_lens and frame.mono_ns - self._seen_ns <= self._hold_ns:
             best = max(inside, key=lambda d: overlap(d.box, last.box))
             if overlap(best.box, last.box) <= SAME_FACE:
                 return None  # somebody else; the driver's place is held
         self._last = Face(frame.lens, best.box, best.landmarks, best.score)
-        self._seen_ns = frame.mono_ns
+        self._seen_ns, self._unit = frame.mono_ns, frame.unit
         return self._last
 
     def hold(self, pair: FramePair) -> Face | None:
@@ -55,7 +56,7 @@ class DriverTracker:
         if self._last is None:
             return None
         frame = pair.frame(self._last.lens)
-        if frame is None or frame.mono_ns - self._seen_ns > self._hold_ns:
+        if frame is None or frame.unit != self._unit or frame.mono_ns - self._seen_ns > self._hold_ns:
             self._last = None
             return None
         return replace(self._last, fresh=False)

@@ -9,7 +9,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from capture_helpers import Write, picture
+from capture_helpers import Write, motion_jpeg_url, picture
+from fake_v4l2 import FakeKernel
 
 from edgefer.capture import KINDS, EndOfStream, Source, open_rig, open_sources
 from edgefer.capture.opencv import _has_gstreamer
@@ -38,6 +39,15 @@ def _stacked(layout: str, size: tuple[int, int]) -> Make:
     return make
 
 
+def _served(folder: Path, write: Write) -> Capture:
+    return Capture(kind="rtsp", visible=motion_jpeg_url(), **FAST)
+
+
+def _simulated_kernel(folder: Path, write: Write) -> Capture:
+    """A camera driver in Python, behind the five calls through which the real one is reached."""
+    return Capture(kind="v4l2", visible="0", **FAST)
+
+
 NO_CAMERA = pytest.mark.skipif(not Path("/dev/video0").exists(), reason="no /dev/video0 on this machine")
 NO_GSTREAMER = pytest.mark.skipif(not _has_gstreamer(), reason="this OpenCV has no GStreamer")
 PIPELINE = "videotestsrc is-live=true pattern=snow ! video/x-raw,format=BGR,width=64,height=48 ! appsink drop=true"
@@ -49,6 +59,10 @@ MAKE = [
     pytest.param(_stacked("side-by-side", (128, 48)), id="recording-side-by-side"),
     pytest.param(_stacked("top-bottom", (64, 96)), id="recording-top-bottom"),
     pytest.param(lambda f, w: Capture(kind="picture", source=_picture_file(f), **FAST), id="picture"),
+    pytest.param(_stacked("interleaved", (64, 96)), id="recording-interleaved"),
+    pytest.param(lambda f, w: Capture(kind="simulator", source=_picture_file(f), **FAST), id="simulator"),
+    pytest.param(_served, id="rtsp-motion-jpeg-over-http"),
+    pytest.param(_simulated_kernel, id="v4l2-simulated-kernel"),
     pytest.param(lambda f, w: Capture(kind="v4l2", visible="0"), marks=[pytest.mark.camera, NO_CAMERA], id="v4l2"),
     pytest.param(
         lambda f, w: Capture(kind="gstreamer", visible=PIPELINE, **FAST),
@@ -63,7 +77,11 @@ def test_every_registered_kind_is_held_to_the_contract() -> None:
 
 
 @pytest.fixture(params=MAKE)
-def config(request: pytest.FixtureRequest, tmp_path: Path, write_recording: Write) -> Capture:
+def config(
+    request: pytest.FixtureRequest, tmp_path: Path, write_recording: Write, monkeypatch: pytest.MonkeyPatch
+) -> Capture:
+    if request.param is _simulated_kernel:
+        monkeypatch.setattr("edgefer.capture.v4l2.Linux", FakeKernel)
     made: Capture = request.param(tmp_path, write_recording)
     return made
 
@@ -126,7 +144,7 @@ def test_a_rig_delivers_from_it(config: Capture) -> None:
     assert pair.visible is not None or pair.infrared is not None
 
 
-@pytest.mark.parametrize("kind", ["recording", "picture"])
+@pytest.mark.parametrize("kind", ["recording", "picture", "simulator"])
 def test_a_missing_source_is_an_input_error_at_once(kind: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere"):
         open_rig(Capture.model_validate({"kind": kind, "source": str(tmp_path / "nowhere")}))
@@ -145,6 +163,7 @@ def test_a_missing_key_is_named(kind: str) -> None:
     [
         ("v4l2", "/dev/video-none", r"/dev/video-none: no such camera; is it plugged in\? v4l2-ctl --list-devices"),
         ("v4l2", "77", r"/dev/video77: no such camera"),
+        ("rtsp", "rtsp://u:p@127.0.0.1:1/x", r"^rtsp://127.0.0.1:1/x: the stream does not open; try it with ffplay"),
         ("gstreamer", "nosuchsrc ! appsink", r"nosuchsrc ! appsink: (this OpenCV has no GStreamer|the pipeline)"),
     ],
 )

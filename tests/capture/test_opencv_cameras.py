@@ -13,7 +13,7 @@ import pytest
 from capture_helpers import FakeClock, picture
 
 from edgefer.capture.fake import FakeSource
-from edgefer.capture.opencv import OpenCvSource, convert, scale_to_bytes
+from edgefer.capture.opencv import OpenCvSource, complete_pipeline, convert, scale_to_bytes
 from edgefer.capture.picture import PictureSource
 from edgefer.capture.stacked import StackedSource
 from edgefer.errors import CameraError, ConfigError, InputError
@@ -65,23 +65,9 @@ def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def camera(device: str, lens: Lens = Lens.VISIBLE) -> OpenCvSource:
-    source = OpenCvSource(lens, "v4l2", device, (64, 48), 25.0)
+    source = OpenCvSource(lens, "rtsp", device, (64, 48), 25.0)
     source.open()
     return source
-
-
-def test_size_rate_and_a_short_queue_are_asked_for(device: str) -> None:
-    camera(device)
-    asked = StandIn.last.settings
-    assert (asked[cv2.CAP_PROP_FRAME_WIDTH], asked[cv2.CAP_PROP_FRAME_HEIGHT]) == (64, 48)
-    assert (asked[cv2.CAP_PROP_FPS], asked[cv2.CAP_PROP_BUFFERSIZE]) == (25.0, 1)
-    assert cv2.CAP_PROP_CONVERT_RGB not in asked
-
-
-def test_a_raw_16_bit_sensor_is_read_raw(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(StandIn, "fourcc", cv2.VideoWriter.fourcc(*"Y16 "))
-    camera(device)
-    assert StandIn.last.settings[cv2.CAP_PROP_CONVERT_RGB] == 0
 
 
 def test_a_changed_frame_size_names_both_sizes(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,21 +89,37 @@ def test_a_device_that_stops_is_a_camera_error(
         camera(device).read(0.1)
 
 
-def test_a_device_in_use_is_named(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stream_that_does_not_open_is_named_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2, "VideoCapture", StandIn)
     monkeypatch.setattr(StandIn, "opens", False)
-    with pytest.raises(CameraError, match="another program"):
-        camera(device)
+    with pytest.raises(CameraError, match=r"^rtsp://camera/1: the stream does not open"):
+        camera("rtsp://me:secret@camera/1")
 
 
-def test_a_device_without_permission_names_the_group(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.access", lambda path, mode: False)
-    with pytest.raises(CameraError, match="group video"):
-        camera(device)
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("videotestsrc ! appsink", "videotestsrc ! appsink"),
+        (
+            "nvarguscamerasrc sensor-id=1",
+            "nvarguscamerasrc sensor-id=1 ! video/x-raw(memory:NVMM),width=640,height=480,framerate=30/1,format=NV12 ! "
+            "nvvidconv ! video/x-raw,format=BGRx ! videoconvert ! video/x-raw,format=BGR ! "
+            "appsink drop=true max-buffers=1 sync=false",
+        ),
+        (
+            "v4l2src device=/dev/video2",
+            "v4l2src device=/dev/video2 ! decodebin ! videoscale ! video/x-raw,width=640,height=480 ! "
+            "videoconvert ! video/x-raw,format=BGR ! appsink drop=true max-buffers=1 sync=false",
+        ),
+    ],
+)
+def test_a_pipeline_is_completed(text: str, expected: str) -> None:
+    assert complete_pipeline(text, 640, 480, 30.0) == expected
 
 
 def test_reading_a_closed_camera_is_an_error() -> None:
     with pytest.raises(CameraError, match="before open"):
-        OpenCvSource(Lens.VISIBLE, "v4l2", "0", (64, 48), 25.0).read(0.1)
+        OpenCvSource(Lens.VISIBLE, "rtsp", "rtsp://x", (64, 48), 25.0).read(0.1)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -145,6 +147,18 @@ def test_a_narrow_16_bit_band_fills_the_byte() -> None:
 def test_the_noise_behind_a_cover_stays_dark() -> None:
     noise = np.random.default_rng(0).integers(3000, 3004, (480, 640), dtype=np.uint16)
     assert scale_to_bytes(noise).max() < 6
+
+
+def test_even_rows_are_visible_and_odd_rows_infrared() -> None:
+    even, odd = picture(Lens.VISIBLE, 1), picture(Lens.VISIBLE, 2)
+    both = np.stack([even, odd], axis=1).reshape(96, 64, 3)
+    source = StackedSource(FakeSource((Lens.VISIBLE,), [both]), "interleaved")
+    source.open()
+    visible, infrared = source.read(0.1)
+    source.close()
+    assert np.array_equal(visible.image, even)
+    assert np.array_equal(infrared.image, odd[:, :, 1])
+    assert infrared.chroma is not None
 
 
 @pytest.mark.parametrize(("layout", "axis"), [("side-by-side", 1), ("top-bottom", 0)])

@@ -110,7 +110,7 @@ def test_every_delivery_keeps_the_promises(
     assert all(a < b for a, b in pairwise(pair_times)), "time never goes back"
     assert all(abs(v.mono_ns - i.mono_ns) <= tolerance_ms * MS for v, i in seen if v is not None and i is not None)
     assert all(match != (None, None) for match in seen)
-    left = sum(pairing.waiting(lens) for lens in Lens)
+    left = sum(pairing.held(lens) for lens in Lens)
     assert put == len(delivered) + sum(pairing.drops.values()) + left, "every frame is accounted for"
 
 
@@ -155,3 +155,130 @@ def test_lenses_of_one_rate_find_each_other_whatever_their_phase() -> None:
             match = pairing.take(now * MS, BOTH)
             paired += match is not None and None not in match
         assert paired >= 48, phase
+
+
+class Camera:
+    """One simulated lens: a rate that may be off by parts per million, jitter of arrival, frames that go missing."""
+
+    def __init__(
+        self, lens: Lens, fps: float, *, ppm: float = 0, phase_ms: float = 0, latency_ms: float = 1, seed: int = 0,
+        jitter_ms: float = 0, loss: float = 0,
+    ) -> None:  # fmt: skip
+        self.lens, self._period = lens, 1e9 / (fps * (1 + ppm * 1e-6))
+        self._phase, self._latency, self._jitter, self._loss = phase_ms * MS, latency_ms * MS, jitter_ms * MS, loss
+        self._rng = np.random.default_rng(seed)
+
+    def arrivals(self, seconds: float) -> list[tuple[int, Frame]]:
+        """(arrival time, frame), in order of arrival; stamps are capture times."""
+        out = []
+        for k in range(int(seconds * 1e9 / self._period)):
+            if self._rng.random() >= self._loss:
+                stamp = round(self._phase + k * self._period)
+                late = round(self._latency + self._rng.random() * self._jitter)
+                out.append((stamp + late, Frame(self.lens, PIXEL, stamp, k)))
+        return sorted(out, key=lambda a: a[0])
+
+
+def watch(pairing: Pairing, *cameras: Camera, seconds: float) -> list[tuple[int, Match]]:
+    return play(pairing, [c.arrivals(seconds) for c in cameras])
+
+
+def play(pairing: Pairing, sent: list[list[tuple[int, Frame]]]) -> list[tuple[int, Match]]:
+    """A consumer that is always ready: looks at every arrival and whenever the pairing asks for it."""
+    arrivals = sorted((a for camera in sent for a in camera), key=lambda a: a[0])
+    seen: list[tuple[int, Match]] = []
+    for k, (arrival, frame_) in enumerate(arrivals):
+        now = arrival
+        pairing.put(frame_, now)
+        until = arrivals[k + 1][0] if k + 1 < len(arrivals) else now + 10**9
+        while now <= until:
+            match = pairing.take(now, BOTH)
+            wait = pairing.wait_s(now)
+            if match is not None:
+                seen.append((now, match))
+            elif wait == float("inf"):
+                break
+            else:
+                assert wait > 0, "it asks to be looked at, and has nothing to show"
+                now += round(wait * 1e9) + 1
+    return seen
+
+
+def lag_ms(seen: list[tuple[int, Match]]) -> list[float]:
+    return [(at - max(f.mono_ns for f in match if f)) / MS for at, match in seen]
+
+
+def skew_ms(seen: list[tuple[int, Match]]) -> list[float]:
+    return [(v.mono_ns - i.mono_ns) / MS for _, (v, i) in seen if v is not None and i is not None]
+
+
+@pytest.mark.parametrize(("visible", "infrared"), [(30, 25), (25, 30), (60, 25), (30, 15)])
+def test_lenses_that_run_free_at_two_rates_pair_at_the_slower_one_for_ever(visible: float, infrared: float) -> None:
+    """Four minutes."""
+    cameras = Camera(Lens.VISIBLE, visible, ppm=40), Camera(Lens.INFRARED, infrared, ppm=-60, phase_ms=7, jitter_ms=3)
+    pairing = Pairing(tolerance_ms=25, fps=30)
+    seen = watch(pairing, *cameras, seconds=240)
+    steady = seen[100:-5]
+    assert sum(None in match for _, match in steady) == 0, "no frame goes alone"
+    slower = min(visible, infrared)
+    assert len(seen) == pytest.approx(240 * slower, rel=0.01)
+    assert max(map(abs, skew_ms(steady))) <= 0.5e3 / max(visible, infrared) + 4
+    assert max(lag_ms(steady)[-1000:]) <= max(lag_ms(steady)[:1000]) + 1, "the lag does not grow"
+    assert max(lag_ms(steady)) <= 0.75e3 / max(visible, infrared) + 5
+
+
+def test_two_clocks_that_drift_slip_by_a_frame_now_and_then_and_never_lose_a_pair_for_long() -> None:
+    """25 frames/s, 2000 ppm apart: the phase goes round every 20 s."""
+    seen = watch(
+        Pairing(25, 25), Camera(Lens.VISIBLE, 25), Camera(Lens.INFRARED, 25, ppm=2000, jitter_ms=2), seconds=120
+    )
+    alone = sum(None in match for _, match in seen)
+    assert alone <= 0.02 * len(seen)
+    assert max(lag_ms(seen)) <= 40
+
+
+def test_a_lens_whose_frames_take_longer_to_arrive_is_paired_by_capture_time() -> None:
+    """Infrared comes 60 ms late: what was taken at the same instant belongs together, not what arrives together."""
+    seen = watch(Pairing(25, 25), Camera(Lens.VISIBLE, 25), Camera(Lens.INFRARED, 25, latency_ms=61), seconds=20)
+    steady = seen[50:-5]
+    assert all(None not in match for _, match in steady)
+    assert set(skew_ms(steady)) == {0.0}
+
+
+def test_the_tolerance_never_spans_two_frames_of_a_fast_camera() -> None:
+    pairing = Pairing(tolerance_ms=25, fps=30)
+    watch(pairing, Camera(Lens.VISIBLE, 120), Camera(Lens.INFRARED, 120, phase_ms=2), seconds=5)
+    assert pairing.tolerance_ns / MS == pytest.approx(5.0, abs=0.2)
+
+
+@given(
+    rates=st.tuples(st.floats(8, 90), st.floats(8, 90)),
+    phase_ms=st.floats(0, 100),
+    jitter_ms=st.tuples(st.floats(0, 30), st.floats(0, 30)),
+    latency_ms=st.tuples(st.floats(0, 80), st.floats(0, 80)),
+    loss=st.tuples(st.floats(0, 0.5), st.floats(0, 0.5)),
+    seed=st.integers(0, 1000),
+)
+def test_whatever_the_clocks_do_the_promises_hold(
+    rates: tuple[float, float], phase_ms: float, jitter_ms: tuple[float, float], latency_ms: tuple[float, float],
+    loss: tuple[float, float], seed: int,
+) -> None:  # fmt: skip
+    """Jitter beyond a period reorders arrivals; what comes out is in order, once, near enough, and never stale."""
+    cameras = [
+        Camera(lens, rates[k], phase_ms=k * phase_ms, jitter_ms=jitter_ms[k], latency_ms=latency_ms[k], loss=loss[k],
+               seed=seed + k)
+        for k, lens in enumerate(Lens)
+    ]  # fmt: skip
+    pairing = Pairing(25, 25)
+    sent = [c.arrivals(4) for c in cameras]
+    seen = play(pairing, sent)
+    delivered = [f for _, match in seen for f in match if f is not None]
+    assert len({(f.lens, f.index) for f in delivered}) == len(delivered), "no frame twice"
+    moments = [min(f.mono_ns for f in match if f is not None) for _, match in seen]
+    assert all(a < b for a, b in pairwise(moments)), "time never goes back"
+    assert all(abs(skew) <= 25 for skew in skew_ms(seen))
+    slowest = 1e3 / min(rates)
+    bound = max(latency_ms) + max(jitter_ms) + 4 * slowest / (1 - max(loss))
+    assert all(lag <= bound for lag in lag_ms(seen)), "nothing queues up"
+    left = sum(pairing.held(lens) for lens in Lens)
+    assert sum(map(len, sent)) == len(delivered) + sum(pairing.drops.values()) + left, "every frame is accounted for"

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import pytest
-from capture_helpers import FakeClock, picture
+from capture_helpers import FakeClock, picture, scene
 
 from edgefer.capture.fake import Event, FakeSource, Step
 from edgefer.capture.mailbox import OPENING_S, Mailbox
@@ -23,6 +23,7 @@ LONG_S = 20.0
 """a bound that only a failing test reaches"""
 QUICK = Capture(kind="v4l2", fps=200.0, tolerance_ms=2.0, lost_s=0.05, reopen_s=0.001)
 V, NIR = (Lens.VISIBLE,), (Lens.INFRARED,)
+EYES = [(lens, 0) for lens in Lens]
 
 
 class Unplugged(FakeSource):
@@ -262,7 +263,7 @@ def frame(lens: Lens, mono_ns: int) -> Frame:
 
 
 def test_while_cameras_start_the_first_frame_waits_for_its_partner(clock: FakeClock) -> None:
-    mailbox = Mailbox(QUICK, list(Lens), False, clock)
+    mailbox = Mailbox(QUICK, EYES, False, clock)
     mailbox.post((frame(Lens.VISIBLE, clock()),))
     assert mailbox.next_pair(0.0) is None
     mailbox.post((frame(Lens.INFRARED, clock() + 1),))
@@ -272,12 +273,12 @@ def test_while_cameras_start_the_first_frame_waits_for_its_partner(clock: FakeCl
 
 
 def test_a_lost_lens_is_not_waited_for_at_all(clock: FakeClock) -> None:
-    mailbox = Mailbox(QUICK, list(Lens), False, clock)
+    mailbox = Mailbox(QUICK, EYES, False, clock)
     mailbox.start()
     clock.wait(OPENING_S)
     mailbox.post((frame(Lens.VISIBLE, clock()),))
     assert mailbox.next_pair(0.0) is not None
-    assert mailbox.counts()[2] == 0, "a lens alone is not unpaired"
+    assert mailbox.counters()["unpaired"] == 0, "a lens alone is not unpaired"
 
 
 def test_cameras_have_their_opening_time_from_the_start_and_not_from_the_building(clock: FakeClock) -> None:
@@ -292,7 +293,7 @@ def test_cameras_have_their_opening_time_from_the_start_and_not_from_the_buildin
 
 
 def test_cameras_that_have_failed_or_delivered_are_not_opening_any_more(clock: FakeClock) -> None:
-    mailbox = Mailbox(QUICK, list(Lens), False, clock)
+    mailbox = Mailbox(QUICK, EYES, False, clock)
     mailbox.start()
     mailbox.lose(NIR)
     assert mailbox.next_pair(0.0) is None, "the other one may be opening still"
@@ -355,11 +356,90 @@ def test_black_and_frozen_lenses_are_named_and_the_other_goes_on() -> None:
     assert pair.frame(Lens.VISIBLE) is None
 
 
-def test_two_sources_for_one_lens_are_refused() -> None:
+def test_three_sources_for_one_lens_are_refused_and_two_in_lockstep() -> None:
     with pytest.raises(ValueError, match="same lens"):
-        Rig([FakeSource(V), FakeSource(V)], QUICK)
+        Rig([FakeSource(V), FakeSource(V), FakeSource(V)], QUICK)
+    with pytest.raises(ValueError, match="same lens"):
+        Rig([FakeSource(V), FakeSource(V)], QUICK, lockstep=True)
 
 
 def test_a_fake_camera_that_is_closed_says_so() -> None:
     with pytest.raises(CameraError, match="before open"):
         FakeSource().read(0.0)
+
+
+def test_of_two_lenses_of_a_spectrum_the_other_takes_over_when_one_dies(clock: FakeClock) -> None:
+    """Both see; the first is unplugged; nobody notices but the counters, and the first comes back as the spare."""
+    first, second = Unplugged(V, [], tries=3), FakeSource(V)
+    first._clock = second._clock = clock
+    config = QUICK.model_copy(update={"lost_s": 0.6})
+    with Rig([first, second, FakeSource(NIR, clock=clock)], config, clock) as rig:
+        assert rig.lenses == tuple(Lens)
+
+        def shown() -> Frame:
+            clock.wait(0.04)
+            wanted = rig.counters()["visible_frames"] + (2 if first._fd is not None else 1)
+            if first._fd is not None:
+                first.play(scene(clock.now))
+            second.play(scene(clock.now))
+            until(lambda: rig.counters()["visible_frames"] >= wanted)
+            clock.wait(0.02)
+            pair = rig.next_pair(LONG_S)
+            assert pair is not None
+            assert pair.visible is not None
+            assert pair.visible_state is LensState.OK
+            return pair.visible
+
+        until(lambda: first.opened == second.opened == 1)
+        first.play(scene(0))
+        until(lambda: rig.counters()["visible_frames"] == 1)
+        assert {shown().unit for _ in range(5)} == {0}
+        first.play(Step.FAIL)
+        until(lambda: first.closed == 1)
+        assert {shown().unit for _ in range(5)} == {1}, "at once"
+        until(lambda: first.opened == 2)
+        assert {shown().unit for _ in range(5)} == {1}, "and no way back without a reason"
+        assert rig.counters()["visible_switches"] == 1
+
+
+def test_of_two_lenses_the_one_that_shows_the_face_is_looked_through(clock: FakeClock) -> None:
+    mailbox = Mailbox(QUICK, [(Lens.VISIBLE, 0), (Lens.VISIBLE, 1)], False, clock)
+    units = []
+    for k in range(25 * 8):
+        clock.wait(0.04)
+        for unit in (0, 1):
+            mailbox.post((Frame(Lens.VISIBLE, scene(k * 2 + unit), clock.now, k),), unit)
+        pair = mailbox.next_pair(0.0)
+        assert pair is not None
+        assert pair.visible is not None
+        units.append(pair.visible.unit)
+        mailbox.note_face(Lens.VISIBLE if units[-1] == 1 else None)
+    assert units[0] == 0
+    assert set(units[25 * 5 :]) == {1}
+
+
+def test_a_lens_whose_clock_is_set_back_goes_on(clock: FakeClock) -> None:
+    """An hour: without the lens's clock being followed, no frame would count for an hour."""
+    mailbox, stamp, delivered = Mailbox(QUICK, EYES[:1], False, clock), clock.now, 0
+    for k in range(50):
+        clock.wait(0.04)
+        stamp += 40_000_000 - (3600 * 10**9 if k == 25 else 0)
+        mailbox.post((Frame(Lens.VISIBLE, scene(k), stamp, k),))
+        clock.wait(0.001)
+        delivered += mailbox.next_pair(0.0) is not None
+    assert delivered >= 49
+    assert mailbox.counters()["visible_clock_jumps"] == 1
+
+
+def test_timing_is_told(clock: FakeClock) -> None:
+    mailbox = Mailbox(Capture(), EYES, False, clock)
+    for k in range(50):
+        clock.wait(0.04)
+        for lens, late_ns in ((Lens.VISIBLE, 0), (Lens.INFRARED, 6_000_000)):
+            mailbox.post((Frame(lens, picture(lens, k), clock.now - late_ns, k),))
+        assert mailbox.next_pair(0.0) is not None
+    timing = mailbox.timing()
+    assert timing["skew_p50_ms"] == timing["skew_p99_ms"] == 6.0
+    assert timing["tolerance_ms"] == pytest.approx(24.0)
+    assert timing["visible_drift_ppm"] == 0.0
+    assert mailbox.counters()["pairs"] == 50
