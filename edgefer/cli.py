@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from edgefer import config as configuration
 from edgefer.config import Config
-from edgefer.errors import EX_OK, EX_SOFTWARE, EX_UNAVAILABLE, EX_USAGE, EdgeferError
+from edgefer.errors import EX_OK, EX_SOFTWARE, EX_UNAVAILABLE, EX_USAGE, EdgeferError, UsageError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,6 +90,25 @@ def _record(args: argparse.Namespace) -> None:
     ):
         print(f"recording to {args.recording}, Ctrl-C ends it", file=sys.stderr)
         record(rig, recorder, args.seconds, stop.is_set)
+
+
+def _calibrate(args: argparse.Namespace) -> int:
+    from edgefer.calibrate import command
+
+    if args.self_test:
+        from edgefer.calibrate.selftest import self_test
+
+        return self_test()
+    if args.print_board:
+        return command.print_board(args.board, args.print_board)
+    if args.pairs is not None:
+        return command.from_folder(args)
+    if args.config is None:
+        raise UsageError("calibrate: name --config FILE (live lenses) or --from FOLDER (recording, or pairs)")
+    stop = _stop_on_signal()
+    settings = configuration.read(args.config)
+    _logging(settings.log.level)
+    return command.from_lenses(args, settings.capture, stop.is_set)
 
 
 def _demo(args: argparse.Namespace) -> int:
@@ -180,6 +199,19 @@ def _parser() -> argparse.ArgumentParser:
         p.add_argument(
             "bundle", type=Path, nargs="?", default=DEFAULT, help="bundle folder; default: the one that ships"
         )
+    p = add("calibrate", "measure the geometry of the lenses with a printed board", _calibrate)
+    p.add_argument("--config", type=Path, metavar="FILE", help="configuration whose cameras to use")
+    p.add_argument(
+        "--from", dest="pairs", type=Path, metavar="FOLDER", help="a recording, or visible/ and infrared/ with pictures"
+    )
+    p.add_argument("--board", default="charuco:9x6:26", metavar="KIND:CxR:MM", help="board (charuco:9x6:26); kinds: "
+                   "charuco, chessboard, circles, acircles")  # fmt: skip
+    p.add_argument("--out", type=Path, default=Path("calibration.json"), metavar="FILE", help="file to write")
+    p.add_argument("--report", type=Path, metavar="FILE", help="HTML report; default: beside --out")
+    p.add_argument("--quick", action="store_true", help="one board at the driver's place: right at that distance only")
+    p.add_argument("--seconds", type=_positive, default=300.0, help="give up after this long")
+    p.add_argument("--print-board", type=Path, metavar="FILE", help="write the board as PNG for printing, and end")
+    p.add_argument("--self-test", action="store_true", help="calibrate rendered boards, print the errors, and end")
     p = add("record", "write what the lenses see into a recording", _record)
     p.add_argument("recording", type=Path, help="folder to create")
     p.add_argument("--config", type=Path, required=True, metavar="FILE", help="configuration whose cameras to use")

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefer.align import Aligner
-from edgefer.align.geometry import Calibration, read_calibration, similarity
+from edgefer.align.calibration import Calibration, read_calibration
+from edgefer.align.geometry import similarity
 from edgefer.config import Align
 from edgefer.errors import InputError
 from edgefer.types import Face, Frame, FramePair, Lens, LensState
