@@ -39,7 +39,15 @@ BootId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3
 Instant = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$")]
 Text = Annotated[str, StringConstraints(max_length=512)]
 SystemEvent = Literal[
-    "lens_lost", "lens_back", "bundle_activated", "bundle_rolled_back", "spool_lost", "clock_step", "started"
+    "lens_lost",
+    "lens_back",
+    "bundle_activated",
+    "bundle_rolled_back",
+    "spool_lost",
+    "clock_step",
+    "started",
+    "registration_drifted",
+    "registration_back",
 ]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Natural = Annotated[int, Field(ge=0)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -99,32 +99,42 @@ def common(board: Board, views: Sequence[View]) -> list[Common]:
 
 
 def solve_rig(board: Board, views: Sequence[View], sizes: Mapping[Lens, tuple[int, int]]) -> RigFit:
-    """Both lenses, then the pose between them with the lenses held; sizes: width and height, pixels."""
+    """Each lens, then both and the pose between them; sizes: width and height, pixels."""
     found: dict[Lens, list[Found]] = {lens: [f for view in views if (f := view.on(lens)) is not None] for lens in Lens}
     v = solve_lens(board, found[Lens.VISIBLE], sizes[Lens.VISIBLE])
     i = solve_lens(board, found[Lens.INFRARED], sizes[Lens.INFRARED])
     shared = common(board, views)
-    rms, rotation, translation = _pose(shared, v, i, sizes[Lens.VISIBLE])
-    good = _without_strays(np.array([_across_error(c, v, i, rotation, translation) for c in shared]))
+    fit = _joined(shared, v, i, sizes[Lens.VISIBLE])
+    good = _without_strays(np.array([_across_error(c, fit) for c in shared]))
     if not all(good):
         shared = [c for c, keep in zip(shared, good, strict=True) if keep]
-        rms, rotation, translation = _pose(shared, v, i, sizes[Lens.VISIBLE])
-    return RigFit(v, i, rotation, translation, rms, len(shared))
+        fit = _joined(shared, v, i, sizes[Lens.VISIBLE])
+    return fit
 
 
-def _pose(shared: Sequence[Common], v: LensFit, i: LensFit, size: tuple[int, int]) -> tuple[float, F64, F64]:
-    rms, _, _, _, _, rotation, translation, *_ = cv2.stereoCalibrate(
+def _joined(shared: Sequence[Common], v: LensFit, i: LensFit, size: tuple[int, int]) -> RigFit:
+    """The pose, and focal lengths and centres once more with it: each lens alone leaves its centre and the turn between
+    the lenses to trade against each other, which shows at distances farther than the boards were.
+
+    Distortion stays: the views of one lens alone reach farther into its corners.
+    """
+    flags = cv2.CALIB_USE_INTRINSIC_GUESS | cv2.CALIB_FIX_K1 | cv2.CALIB_FIX_K2 | cv2.CALIB_FIX_K3
+    rms, mv, dv, mi, di, rotation, translation, *_ = cv2.stereoCalibrate(
         [c.board for c in shared], [c.visible for c in shared], [c.infrared for c in shared],
-        v.matrix, v.distortion, i.matrix, i.distortion, size, flags=cv2.CALIB_FIX_INTRINSIC,
+        v.matrix.copy(), v.distortion.copy(), i.matrix.copy(), i.distortion.copy(), size,
+        flags=flags | cv2.CALIB_FIX_TANGENT_DIST,
     )  # fmt: skip
-    return float(rms), np.asarray(rotation, np.float64), np.ravel(translation)
+    visible = replace(v, matrix=np.asarray(mv), distortion=np.ravel(dv)[:5])
+    infrared = replace(i, matrix=np.asarray(mi), distortion=np.ravel(di)[:5])
+    return RigFit(visible, infrared, np.asarray(rotation), np.ravel(translation), float(rms), len(shared))
 
 
-def _across_error(c: Common, v: LensFit, i: LensFit, rotation: F64, translation: F64) -> float:
+def _across_error(c: Common, fit: RigFit) -> float:
     """The board's place as the visible lens has it, carried to the infrared one: rms, pixels."""
+    v, i = fit.visible, fit.infrared
     _, turned, place = cv2.solvePnP(c.board, c.visible, v.matrix, v.distortion)
-    r = rotation @ cv2.Rodrigues(turned)[0]
-    t = rotation @ np.ravel(place) + translation
+    r = fit.rotation @ cv2.Rodrigues(turned)[0]
+    t = fit.rotation @ np.ravel(place) + fit.translation_mm
     seen, _ = cv2.projectPoints(c.board, cv2.Rodrigues(r)[0], t, i.matrix, i.distortion)
     return float(np.sqrt(((seen.reshape(-1, 2) - c.infrared) ** 2).sum(1).mean()))
 
