@@ -96,8 +96,8 @@ class StereoCalibration(Calibration):
         marks = face.landmarks * scale
         (left, top), (right, bottom) = marks.min(0), marks.max(0)
         reach = 0.5 * max(right - left, bottom - top)
-        x0, x1 = (_within(x, frame[1]) for x in (left - reach, right + reach))
-        y0, y1 = (_within(y, frame[0]) for y in (top - reach, bottom + reach))
+        x0, x1 = _within(left - reach, right + reach, frame[1])
+        y0, y1 = _within(top - reach, bottom + reach, frame[0])
         corners = np.array(((x0, y0), (x1, y0), (x1, y1), (x0, y1)), np.float64)
         lens = self.visible if face.lens is Lens.VISIBLE else self.infrared
         points = np.concatenate((marks[:2], corners))[:, None]
@@ -129,9 +129,11 @@ class StereoCalibration(Calibration):
 _ZERO: Final = np.zeros(3)
 
 
-def _within(value: float, size: int) -> float:
-    """A little outside the frame is allowed; far outside a lens's polynomial says anything."""
-    return min(max(value, -0.05 * size), 1.05 * size)
+def _within(low: float, high: float, size: int) -> tuple[float, float]:
+    """A little outside the frame is allowed; far outside a lens's polynomial says anything. At least 8 pixels apart."""
+    least, most = -0.05 * size, 1.05 * size
+    low = min(max(low, least), most - 8)
+    return low, max(min(high, most), low + 8)
 
 
 def read_calibration(path: Path, eyes_mm: float = 63.0) -> Calibration:
@@ -151,7 +153,7 @@ def read_calibration(path: Path, eyes_mm: float = 63.0) -> Calibration:
 
 def _parsed(raw: Any, eyes_mm: float) -> Calibration:
     if raw.get("format", 1) not in (1, FORMAT):
-        raise ValueError(f"format {raw['format']!r} is unknown here, update edgefer or")
+        raise ValueError(f"format {raw['format']!r} is of a later edgefer")
     h = _array(raw["homography"], (3, 3), "homography")
     if abs(np.linalg.det(h)) < 1e-9:
         raise ValueError("'homography' is not an invertible matrix")

@@ -21,9 +21,10 @@ from edgefer.calibrate.boards import Found
 from edgefer.calibrate.captures import Captures, Pair, from_folder
 from edgefer.calibrate.judge import Tally
 from edgefer.calibrate.solve import View, solve_rig
+from edgefer.capture import Recorder
 from edgefer.cli import main
 from edgefer.errors import EX_NOINPUT, EX_OK, EX_USAGE, InputError, UsageError
-from edgefer.types import Lens
+from edgefer.types import Frame, Lens
 
 BOARD = boards.parse("charuco:9x6:26")
 SIZES = dict.fromkeys(Lens, (640, 480))
@@ -287,6 +288,20 @@ def test_the_quick_mode_is_right_at_the_distance_of_its_board(session: Path, tmp
     assert got["rms_px"] < 0.7
     moved = np.array(got["homography"]) @ [320, 240, 1]
     assert math.hypot(*(moved[:2] / moved[2] - (320, 240))) > 20, "it crosses the baseline"
+
+
+def test_live_lenses_are_calibrated_as_they_come(session: Path, tmp_path: Path) -> None:
+    """The same boards as a recording played by the cameras' own way, each held still for two pictures."""
+    with Recorder(tmp_path / "seen", 10.0, images=True) as recorder:
+        for k in range(54):
+            colour, infrared = pictures(session, f"{k // 2:03d}")
+            for lens, image in ((Lens.VISIBLE, colour), (Lens.INFRARED, infrared[:, :, 0].copy())):
+                recorder.write(Frame(lens, image, k * 100_000_000, k))
+    config = tmp_path / "edgefer.toml"
+    config.write_text(f'[capture]\nkind = "recording"\nsource = "{tmp_path / "seen"}"\nrealtime = false\n')
+    out = tmp_path / "c.json"
+    assert main(["calibrate", "--config", str(config), "--out", str(out)]) == EX_OK
+    assert json.loads(out.read_text())["baseline_mm"] == pytest.approx(46.0, rel=0.01)
 
 
 def test_pairs_need_partners(session: Path, tmp_path: Path) -> None:
