@@ -15,7 +15,7 @@ from edgefer.align import Aligner
 from edgefer.bundle import Bundle
 from edgefer.capture import open_rig
 from edgefer.capture.rig import Rig
-from edgefer.config import Config
+from edgefer.config import Config, Locate
 from edgefer.decide import Decider
 from edgefer.errors import BundleError
 from edgefer.health import StageTimes, Watchdog, memory_mb, temperatures
@@ -23,10 +23,11 @@ from edgefer.infer import Network, open_network, reason
 from edgefer.infer.builder import STALL_S
 from edgefer.infer.tensorrt import DetectorEngine
 from edgefer.locate import Locator
-from edgefer.locate.yunet import MODEL_FILE, MODEL_SHA256, YuNetEngine, canvas, check_forward, model_path
+from edgefer.locate.yunet import MODEL_FILE, MODEL_SHA256, YuNet, YuNetEngine, canvas, check_forward, model_path
 from edgefer.messages import Health, Message, Meta, Stamper, Status
 from edgefer.pipeline import Pipeline
 from edgefer.publish import Publisher, open_publisher
+from edgefer.registration import WINDOW, RegistrationCheck, window_template
 from edgefer.report import Every, Reporter
 from edgefer.types import Reading, now_ns
 
@@ -139,9 +140,18 @@ def wire(
         reporter=Reporter(stamper, bundle.title, config.publish.rate_hz, rig.lenses),
         publisher=publisher,
         watchdog=Watchdog(sdnotify.notify),
+        check=registration_check(config, bundle, stamper),
         health=HealthSource(stamper, rig, publisher, times, config.health.period_s),
         times=times,
     )
+
+
+def registration_check(config: Config, bundle: Bundle, stamper: Stamper) -> RegistrationCheck:
+    """Cuts wide windows through the same calibration and looks at them with a detector of its own."""
+    crop = bundle.manifest.crop
+    cutter = Aligner(config.align, WINDOW, 3, window_template(crop.template, crop.size))
+    detector = YuNet(Locate(model=config.locate.model, width=WINDOW))
+    return RegistrationCheck(config.align, stamper, cutter.cut, detector.detect)
 
 
 def meta(config: Config, bundle: Bundle, stamper: Stamper, rig: Rig) -> Meta:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import faulthandler
 import json
 import logging
+import os
 import signal
 import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from edgefer import config as configuration
 from edgefer.config import Config
-from edgefer.errors import EX_OK, EX_SOFTWARE, EX_UNAVAILABLE, EX_USAGE, EdgeferError
+from edgefer.errors import EX_OK, EX_SOFTWARE, EX_UNAVAILABLE, EX_USAGE, EdgeferError, UsageError
+
+if TYPE_CHECKING:  # numpy comes with it, and `edgefer --help` needs none
+    from edgefer.types import Reading
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -57,13 +62,35 @@ def _run(args: argparse.Namespace) -> None:
     app.run(settings, stop.is_set)
 
 
-def _replay(args: argparse.Namespace) -> None:
+def _replay(args: argparse.Namespace) -> int:
     stop = _stop_on_signal()
     from edgefer import app
 
     settings = _replayed(configuration.read(args.config) if args.config else Config(), args)
     _logging(settings.log.level)
-    app.run(settings, stop.is_set)
+    if args.expect is None and args.write_expect is None:
+        app.run(settings, stop.is_set)
+        return EX_OK
+    if args.realtime:
+        raise UsageError("--realtime may drop frames: leave it out with --expect and --write-expect")
+    return _expectation(args, settings, stop)
+
+
+def _expectation(args: argparse.Namespace, settings: Config, stop: threading.Event) -> int:
+    """0: as expected or written; 1, as of diff(1): the readings differ."""
+    from edgefer import app, expect
+
+    readings: list[Reading] = []
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        app.run(settings, stop.is_set, readings.append)
+    bundle = app.open_bundle(settings).title
+    if args.write_expect is not None:
+        expect.write(args.write_expect, readings, bundle)
+        print(f"{args.write_expect}: {len(readings)} readings")
+        return EX_OK
+    lines, good = expect.verdict(args.expect, bundle, readings, args.tolerance)
+    print("\n".join(lines), file=sys.stdout if good else sys.stderr)
+    return EX_OK if good else 1
 
 
 def _replayed(base: Config, args: argparse.Namespace) -> Config:
@@ -79,17 +106,42 @@ def _replayed(base: Config, args: argparse.Namespace) -> Config:
 
 
 def _record(args: argparse.Namespace) -> None:
-    from edgefer.capture import Recorder, open_rig, record
+    from edgefer import consent
+    from edgefer.capture import Recorder, Room, open_rig, record
 
     settings = configuration.read(args.config)
     _logging(settings.log.level)
     stop = _stop_on_signal()
+    guard = (lambda frame: None) if args.i_have_consent else consent.FaceGuard(settings.locate)
+    print(consent.NOTICE if args.i_have_consent else consent.FACE_FREE, file=sys.stderr)
     with (
-        Recorder(args.recording, fps=settings.capture.fps, images=args.images) as recorder,
+        Recorder(args.recording, settings.capture.fps, args.images, args.i_have_consent) as recorder,
         open_rig(settings.capture) as rig,
     ):
         print(f"recording to {args.recording}, Ctrl-C ends it", file=sys.stderr)
-        record(rig, recorder, args.seconds, stop.is_set)
+        room = Room(most=round(args.limit_mb * 1e6))
+        full = record(rig, recorder, args.seconds, stop.is_set, room, guard)
+    if full is not None:
+        print(f"{args.recording}: ended early and kept: {full}", file=sys.stderr)
+
+
+def _calibrate(args: argparse.Namespace) -> int:
+    from edgefer.calibrate import command
+
+    if args.self_test:
+        from edgefer.calibrate.selftest import self_test
+
+        return self_test()
+    if args.print_board:
+        return command.print_board(args.board, args.print_board)
+    if args.pairs is not None:
+        return command.from_folder(args)
+    if args.config is None:
+        raise UsageError("calibrate: name --config FILE (live lenses) or --from FOLDER (recording, or pairs)")
+    stop = _stop_on_signal()
+    settings = configuration.read(args.config)
+    _logging(settings.log.level)
+    return command.from_lenses(args, settings.capture, stop.is_set)
 
 
 def _demo(args: argparse.Namespace) -> int:
@@ -219,11 +271,26 @@ def _parser() -> argparse.ArgumentParser:
             p.add_argument(
                 "--target", metavar="8.6", help="for a GPU that is not here, by compute capability (TensorRT for RTX)"
             )
+    p = add("calibrate", "measure the geometry of the lenses with a printed board", _calibrate)
+    p.add_argument("--config", type=Path, metavar="FILE", help="configuration whose cameras to use")
+    p.add_argument(
+        "--from", dest="pairs", type=Path, metavar="FOLDER", help="a recording, or visible/ and infrared/ with pictures"
+    )
+    p.add_argument("--board", default="charuco:9x6:26", metavar="KIND:CxR:MM", help="board (charuco:9x6:26); kinds: "
+                   "charuco, chessboard, circles, acircles")  # fmt: skip
+    p.add_argument("--out", type=Path, default=Path("calibration.json"), metavar="FILE", help="file to write")
+    p.add_argument("--report", type=Path, metavar="FILE", help="HTML report; default: beside --out")
+    p.add_argument("--quick", action="store_true", help="one board at the driver's place: right at that distance only")
+    p.add_argument("--seconds", type=_positive, default=300.0, help="give up after this long")
+    p.add_argument("--print-board", type=Path, metavar="FILE", help="write the board as PNG for printing, and end")
+    p.add_argument("--self-test", action="store_true", help="calibrate rendered boards, print the errors, and end")
     p = add("record", "write what the lenses see into a recording", _record)
     p.add_argument("recording", type=Path, help="folder to create")
     p.add_argument("--config", type=Path, required=True, metavar="FILE", help="configuration whose cameras to use")
     p.add_argument("--seconds", type=_positive, default=3600.0, help="stop after this long")
     p.add_argument("--images", action="store_true", help="lossless PNG files instead of two video files")
+    p.add_argument("--limit-mb", type=_positive, default=2000.0, help="stop when it takes so many MB (2000)")
+    p.add_argument("--i-have-consent", action="store_true", help="faces may be recorded; default: none may be in view")
     p = add("replay", "run the pipeline on a recording", _replay)
     p.add_argument("recording", type=Path, help="folder written by `edgefer record`")
     p.add_argument("--config", type=Path, metavar="FILE", help="configuration of everything but the cameras")
@@ -231,6 +298,10 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--realtime", action="store_true", help="at the recorded pace; default: every frame, as fast as it goes"
     )
+    either = p.add_mutually_exclusive_group()
+    either.add_argument("--write-expect", type=Path, metavar="FILE", help="write the readings as those to expect")
+    either.add_argument("--expect", type=Path, metavar="FILE", help="compare with them: 0 as expected, 1 different")
+    p.add_argument("--tolerance", type=_positive, default=0.02, help="of probabilities and scores (0.02)")
     return top
 
 

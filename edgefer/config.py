@@ -126,7 +126,18 @@ class Align(Section):
     """The geometry between the lenses."""
 
     calibration: str = Field(
-        "", description="JSON file with the 3x3 homography visible -> infrared pixels; empty: identity"
+        "", description="JSON file written by `edgefer calibrate`, or with a 3x3 homography; empty: identity"
+    )
+    eyes_mm: float = Field(
+        63.0, ge=40, le=90, description="distance of the driver's pupils, which tells that of the face, millimetres; "
+        "63 is the mean of adults (Dodgson 2004)",
+    )  # fmt: skip
+    check_s: Seconds = Field(5.0, description="the registration is looked at on a face this often, seconds; 0: never")
+    drift_px: float = Field(
+        6.0, gt=0, le=100, description="registration further off than this is an event, pixels of a 112-pixel crop"
+    )
+    drift_s: float = Field(
+        900.0, ge=10, le=86400, description="and for this long, in the median of the faces seen meanwhile, seconds"
     )
 
 

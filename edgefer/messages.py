@@ -48,6 +48,8 @@ SystemEvent = Literal[
     "started",
     "backend_fallback",
     "lens_degraded",
+    "registration_drifted",
+    "registration_back",
 ]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Natural = Annotated[int, Field(ge=0)]

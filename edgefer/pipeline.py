@@ -36,6 +36,7 @@ class Pipeline:
     publisher: Publisher
     watchdog: Watchdog
     health: Callable[[], Message | None]
+    check: Callable[[FramePair, Face | None], Message | None]
     times: StageTimes = field(default_factory=StageTimes)
     on_reading: Callable[[Reading], None] | None = None
 
@@ -54,12 +55,15 @@ class Pipeline:
                 pair = self.rig.next_pair(WAIT_S)
             if pair is None:
                 return False
-            reading = self._read(pair)
+            reading, face = self._read(pair)
             with self.times.measure("publish"):
                 self._publish(reading)
+            drift = self.check(pair, face)
+            if drift is not None:
+                self.publisher.publish(drift)
         return pair.visible is not None or pair.infrared is not None
 
-    def _read(self, pair: FramePair) -> Reading:
+    def _read(self, pair: FramePair) -> tuple[Reading, Face | None]:
         with self.times.measure("locate"):
             face = self.locator.find(pair)
         self.rig.note_face(face.lens if face is not None and face.fresh else None)
@@ -70,7 +74,7 @@ class Pipeline:
             reading = self.decider.update(pair, face, scores)
         if pair.visible is not None or pair.infrared is not None:
             self.times.add("lag", max(0, self.rig.now_ns() - pair.mono_ns))
-        return reading
+        return reading, face
 
     def _score(self, pair: FramePair, face: Face) -> Scores:
         with self.times.measure("align"):

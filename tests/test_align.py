@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edgefer.align import Aligner
-from edgefer.align.geometry import Calibration, read_calibration, similarity
+from edgefer.align.calibration import Calibration, StereoCalibration, read_calibration
+from edgefer.align.geometry import similarity
 from edgefer.config import Align
 from edgefer.errors import InputError
 from edgefer.types import Face, Frame, FramePair, Lens, LensState
@@ -140,6 +141,89 @@ def test_a_bad_calibration_names_the_file(text: str, tmp_path: Path) -> None:
     file.write_text(text)
     with pytest.raises(InputError, match=r"calibration\.json: .*calibrate the lenses again"):
         read_calibration(file)
+
+
+STEREO: dict[str, object] = {
+    "format": 2, "homography": np.eye(3).tolist(), "visible_size": [640, 480], "infrared_size": [320, 240],
+    "visible": {"matrix": [[600, 0, 320], [0, 600, 240], [0, 0, 1]], "distortion": [-0.2, 0.05, 0, 0, 0]},
+    "infrared": {"matrix": [[250, 0, 160], [0, 250, 120], [0, 0, 1]], "distortion": [0.1, 0, 0, 0, 0]},
+    "rotation": np.eye(3).tolist(), "translation_mm": [-50.0, 0.0, 0.0],
+}  # fmt: skip
+FACE_MM = np.array([(-31.5, -30), (31.5, -30), (0, 0), (-25, 35), (25, 35)])
+
+
+def stereo(folder: Path, eyes_mm: float = 63.0, **changes: object) -> StereoCalibration:
+    file = folder / "stereo.json"
+    file.write_text(json.dumps({**STEREO, **changes}))
+    read = read_calibration(file, eyes_mm)
+    assert isinstance(read, StereoCalibration)
+    return read
+
+
+def placed(at_mm: tuple[float, float, float], half: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Landmarks of a flat face on either lens, [5, 2] each; half: size of the stream to that of the measurement.
+
+    The lens model by hand: x (1 + k1 r^2 + k2 r^4), of x / z.
+    """
+    seen = []
+    for shift, focal, centre, k1, k2 in ((0, 600, (320, 240), -0.2, 0.05), (-50, 250, (160, 120), 0.1, 0)):
+        plane = (FACE_MM + at_mm[:2] + (shift, 0)) / at_mm[2]
+        r2 = (plane**2).sum(1, keepdims=True)
+        seen.append((plane * (1 + k1 * r2 + k2 * r2**2) * focal + centre) * half)
+    return seen[0], seen[1]
+
+
+@pytest.mark.parametrize("half", [1.0, 0.5])
+@pytest.mark.parametrize("at_mm", [(0.0, 0.0, 400.0), (120.0, -60.0, 700.0), (-500.0, 300.0, 3500.0)])
+def test_a_face_maps_across_at_its_own_distance(at_mm: tuple[float, float, float], half: float, tmp_path: Path) -> None:
+    c, (visible, infrared) = stereo(tmp_path), placed(at_mm, half)
+    sizes = (round(480 * half), round(640 * half)), (round(240 * half), round(320 * half))
+    for lens, marks, size in ((Lens.VISIBLE, visible, sizes[0]), (Lens.INFRARED, infrared, sizes[1])):
+        face = face_on(lens, marks)
+        mapped = cv2.perspectiveTransform(visible[None], c.matrix(*sizes, face))[0]
+        assert np.abs(mapped - infrared).max() < 0.4 * half
+        assert c.distance_mm(face, size) == pytest.approx(at_mm[2], rel=0.02)
+
+
+def test_the_distance_follows_the_person_and_the_turn_of_the_head(tmp_path: Path) -> None:
+    marks, _ = placed((0.0, 0.0, 700.0))
+    front = face_on(Lens.VISIBLE, marks)
+    assert stereo(tmp_path, 66.0).distance_mm(front, (480, 640)) == pytest.approx(700 * 66 / 63, rel=0.01)
+    turn = math.radians(25)
+    turned = marks.copy()
+    turned[:, 0] = 320 + (marks[:, 0] - 320) * math.cos(turn)
+    turned[2, 0] += 0.5 * math.sin(turn) * (turned[1, 0] - turned[0, 0])
+    assert stereo(tmp_path).distance_mm(face_on(Lens.VISIBLE, turned), (480, 640)) == pytest.approx(700, rel=0.03)
+    profile = marks.copy()
+    profile[:2, 0] = (318, 322)
+    profile[2, 0] = 330
+    box_px = 600 * 2.65 * 63 / 700
+    side = Face(Lens.VISIBLE, (250.0, 170.0, 100.0, box_px), profile.astype(np.float32), 0.9)
+    assert stereo(tmp_path).distance_mm(side, (480, 640)) == pytest.approx(700, rel=0.01)
+
+
+@pytest.mark.parametrize("marks", [np.full((5, 2), 100.0), np.full((5, 2), -4000.0), POINTS + np.array((640, 480))])
+def test_no_face_makes_the_geometry_singular(marks: np.ndarray, tmp_path: Path) -> None:
+    m = stereo(tmp_path).matrix((480, 640), (240, 320), face_on(Lens.VISIBLE, marks))
+    assert np.isfinite(np.linalg.inv(m)).all()
+
+
+BAD_STEREO: dict[str, dict[str, object]] = {
+    "a later format": {"format": 3},
+    "no rotation": {"rotation": [[1, 0, 0], [0, 1, 0], [0, 0, 2]]},
+    "a mirror": {"rotation": [[1, 0, 0], [0, 1, 0], [0, 0, -1]]},
+    "two coefficients": {"visible": {"matrix": np.eye(3).tolist(), "distortion": [0, 0]}},
+    "no focal length": {"visible": {"matrix": np.zeros((3, 3)).tolist(), "distortion": [0] * 5}},
+    "no lens": {"infrared": None},
+    "an endless baseline": {"translation_mm": [1e999, 0, 0]},
+}
+
+
+@pytest.mark.parametrize("fault", BAD_STEREO)
+def test_a_bad_stereo_calibration_is_one_line(fault: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"stereo\.json: .*calibrate the lenses again") as e:
+        stereo(tmp_path, **BAD_STEREO[fault])
+    assert "\n" not in str(e.value)
 
 
 def test_a_missing_calibration_names_the_key(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ KNOWS_SEVERAL = {
     "doctor",
     "doctor_nvidia",
     "engine_cli",
+    "calibrate",
     "cli",
     "demo",
 }

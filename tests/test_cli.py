@@ -9,13 +9,16 @@ import sys
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 from locate_portraits import astronaut
 from mosquitto_broker import MakeMosquitto
 
 import edgefer
+from edgefer.capture import Recorder
 from edgefer.cli import main
 from edgefer.errors import EX_CONFIG, EX_NOINPUT, EX_OK, EX_SOFTWARE, EX_UNAVAILABLE, EX_USAGE
+from edgefer.types import Frame, Lens
 
 
 def edgefer_process(*args: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
@@ -184,7 +187,9 @@ def test_stdout_carries_the_wire_format_and_sigterm_ends_it_cleanly(tmp_path: Pa
     assert rest[-1]["payload"]["state"] == "stopped"
 
 
-@pytest.mark.parametrize("command", ["run", "demo", "bench", "doctor", "engine", "bundle", "record", "replay"])
+@pytest.mark.parametrize(
+    "command", ["run", "demo", "bench", "doctor", "engine", "bundle", "calibrate", "record", "replay"]
+)
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as e:
         main([command, "--help"])
@@ -197,8 +202,11 @@ def test_record_then_replay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     face = tmp_path / "face.png"
     cv2.imwrite(str(face), astronaut())
     cameras = config(tmp_path, f'[capture]\nkind = "picture"\nsource = "{face}"\n[publish]\nrate_hz = 30.0\n')
-    recorded = edgefer_process("record", "--config", cameras, "--seconds", "1.5", str(tmp_path / "drive"))
+    consent = ("record", "--i-have-consent", "--config", cameras)
+    recorded = edgefer_process(*consent, "--seconds", "1.5", str(tmp_path / "drive"))
     assert recorded.returncode == EX_OK, recorded.stderr
+    assert "must have agreed" in recorded.stderr
+    assert json.loads((tmp_path / "drive" / "recording.json").read_text())["consent"] is True
     replayed = edgefer_process("replay", str(tmp_path / "drive"))
     assert replayed.returncode == EX_OK, replayed.stderr
     states = [json.loads(x)["payload"] for x in replayed.stdout.splitlines() if "state/driver" in x]
@@ -207,9 +215,50 @@ def test_record_then_replay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert visible > 20
     assert abs(len(states) - visible) <= 2, "a lone frame at either end makes a reading of its own"
     assert {s["label"] for s in states} == {"happiness"}
-    again = edgefer_process("record", "--config", cameras, "--seconds", "1", str(tmp_path / "drive"))
+    again = edgefer_process(*consent, "--seconds", "1", str(tmp_path / "drive"))
     assert again.returncode == EX_NOINPUT
     assert "drive" in again.stderr
+
+
+def filmed(folder: Path, picture: np.ndarray, frames: int = 20) -> Path:
+    """A recording of ``picture`` with a little noise, 25 frames a second."""
+    grain = np.random.default_rng(0)
+    with Recorder(folder, 25.0, images=True) as recorder:
+        for k in range(frames):
+            visible = cv2.add(picture, grain.integers(0, 4, picture.shape, np.uint8))
+            for lens, image in ((Lens.VISIBLE, visible), (Lens.INFRARED, visible[:, :, 2].copy())):
+                recorder.write(Frame(lens, image, k * 40_000_000, k))
+    return folder
+
+
+def test_a_recording_is_a_regression_test_by_one_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    drive, expected = str(filmed(tmp_path / "drive", astronaut())), tmp_path / "expected.json"
+    assert main(["replay", drive, "--write-expect", str(expected)]) == EX_OK
+    assert capsys.readouterr().out == f"{expected}: 20 readings\n"
+    assert main(["replay", drive, "--expect", str(expected), "--tolerance", "0.001"]) == EX_OK
+    assert capsys.readouterr().out == f"20 readings as expected ({expected})\n"
+    expected.write_text(expected.read_text().replace('"label": "happiness"', '"label": "anger"'))
+    assert main(["replay", drive, "--expect", str(expected)]) == 1
+    said = capsys.readouterr()
+    assert "label happiness, expected anger" in said.err
+    assert said.out == ""
+    assert main(["replay", drive, "--expect", str(expected), "--realtime"]) == EX_USAGE
+    assert main(["replay", drive, "--expect", str(tmp_path / "gone.json")]) == EX_NOINPUT
+    assert "write one with --write-expect" in capsys.readouterr().err
+
+
+def test_without_consent_a_face_ends_the_recording_and_nothing_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = cv2.copyMakeBorder(cv2.resize(astronaut(), (256, 192)), 144, 144, 192, 192, cv2.BORDER_REPLICATE)
+    cabin = cv2.resize(astronaut()[:60], (640, 480))
+    for name, picture, code in (("face", small, EX_USAGE), ("cabin", cabin, EX_OK)):
+        seen = filmed(tmp_path / f"{name}.seen", picture, 5)
+        cameras = config(tmp_path, f'[capture]\nkind = "recording"\nsource = "{seen}"\nrealtime = false\n')
+        assert main(["record", "--config", cameras, str(tmp_path / name)]) == code
+        assert ("--i-have-consent" in capsys.readouterr().err) == (code == EX_USAGE)
+    assert not list(tmp_path.glob("face")) + list(tmp_path.glob("*.part"))
+    assert json.loads((tmp_path / "cabin" / "recording.json").read_text())["consent"] is False
 
 
 def test_doctor_says_what_is_there_and_what_is_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

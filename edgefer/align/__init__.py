@@ -7,7 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from edgefer.align.geometry import Calibration, read_calibration, similarity
+from edgefer.align.calibration import Calibration, read_calibration
+from edgefer.align.geometry import similarity
 from edgefer.config import Align
 from edgefer.types import F64, U8, AlignedPair, Face, FramePair, Lens
 
@@ -20,7 +21,8 @@ class Aligner:
     """crop_size: side in pixels; channels: of the visible crop (1 grey, 3 BGR); template: landmarks in the crop."""
 
     def __init__(self, config: Align, crop_size: int, channels: int, template: list[tuple[float, float]]) -> None:
-        self._calibration = read_calibration(Path(config.calibration)) if config.calibration else Calibration()
+        file = config.calibration
+        self._calibration = read_calibration(Path(file), config.eyes_mm) if file else Calibration()
         self._size, self._template = crop_size, np.asarray(template, np.float64)
         self._visible: U8 = np.zeros((1, crop_size, crop_size, channels), np.uint8)
         self._infrared: U8 = np.zeros((1, crop_size, crop_size, 1), np.uint8)
@@ -34,10 +36,10 @@ class Aligner:
             if frame is None:
                 out[:] = 0
             else:
-                self._warp(frame.image, self._to_crop(pair, face, lens), out[0])
+                self._warp(frame.image, self.to_crop(pair, face, lens), out[0])
         return AlignedPair(self._visible, self._infrared, self._present)
 
-    def _to_crop(self, pair: FramePair, face: Face, lens: Lens) -> F64:
+    def to_crop(self, pair: FramePair, face: Face, lens: Lens) -> F64:
         """3x3 homography from the pixels of ``lens`` to the crop."""
         m = np.vstack((similarity(face.landmarks, self._template), (0.0, 0.0, 1.0)))
         if face.lens is lens:
@@ -45,7 +47,7 @@ class Aligner:
         visible, infrared = pair.visible, pair.infrared
         assert visible is not None, "a warp across lenses needs both frames"
         assert infrared is not None, "a warp across lenses needs both frames"
-        across = self._calibration.matrix(visible.image.shape[:2], infrared.image.shape[:2])
+        across = self._calibration.matrix(visible.image.shape[:2], infrared.image.shape[:2], face)
         return m @ (np.linalg.inv(across) if lens is Lens.INFRARED else across)
 
     def _warp(self, image: U8, m: F64, out: U8) -> None:

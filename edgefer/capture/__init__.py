@@ -17,7 +17,7 @@ from edgefer.capture.drill import DrillSource, read_drills
 from edgefer.capture.formats import Scale
 from edgefer.capture.opencv import OpenCvSource
 from edgefer.capture.picture import PictureSource
-from edgefer.capture.recorder import Recorder, record
+from edgefer.capture.recorder import Recorder, Room, record
 from edgefer.capture.recording import Epoch, RecordingSource, read_recording
 from edgefer.capture.rig import Rig
 from edgefer.capture.source import Clock, EndOfStream, Source
@@ -28,7 +28,7 @@ from edgefer.config import Capture
 from edgefer.errors import ConfigError, InputError
 from edgefer.types import Lens, now_ns
 
-__all__ = ["KINDS", "EndOfStream", "Recorder", "Rig", "Source", "open_rig", "open_sources", "record"]
+__all__ = ["KINDS", "EndOfStream", "Recorder", "Rig", "Room", "Source", "open_rig", "open_sources", "record"]
 
 
 def open_rig(config: Capture, clock: Clock = now_ns) -> Rig:

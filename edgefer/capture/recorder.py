@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
@@ -23,12 +24,12 @@ class Recorder:
     """A context manager that writes into ``<folder>.part`` and gives it its name when all went well.
 
     images: folders of PNG (exact, large) instead of MJPG video (about 2 GB at most for each lens).
-    fps: written into the video and recording.json; replay follows the frames' own times.
+    fps: written into the video and recording.json; replay follows the frames' own times. consent: noted there too.
     Raises InputError when ``folder`` holds something, or a ``.part`` of an earlier run is in the way.
     """
 
-    def __init__(self, folder: Path, fps: float, images: bool = False) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, fps: float, images: bool = False, consent: bool = False) -> None:
+        self._folder, self._consent = folder, consent
         self._part = folder.with_name(folder.name + ".part")
         self._fps = fps
         self._images = images
@@ -79,6 +80,14 @@ class Recorder:
         """Frames written so far, both lenses together."""
         return len(self._rows)
 
+    def bytes_written(self) -> int:
+        """What the pictures take on disk so far."""
+        return sum(track.bytes_written() for track in self._tracks.values())
+
+    def bytes_free(self) -> int:
+        """Room left on that disk."""
+        return shutil.disk_usage(self._part).free
+
     def _open_track(self, frame: Frame) -> _Track:
         path = self._part / frame.lens.value
         return _PngTrack(path, frame.image) if self._images else _VideoTrack(path, frame.image, self._fps)
@@ -98,7 +107,7 @@ class Recorder:
         leading = self._tracks.get(Lens.VISIBLE) or self._tracks[Lens.INFRARED]
         h, w = leading.shape[:2]
         names = {lens.value: track.name for lens, track in self._tracks.items()}
-        return {"format": FORMAT, **names, "width": w, "height": h, "fps": self._fps}
+        return {"format": FORMAT, **names, "width": w, "height": h, "fps": self._fps, "consent": self._consent}
 
 
 class _Track(Protocol):
@@ -107,6 +116,8 @@ class _Track(Protocol):
 
     def add(self, image: U8) -> int:
         """The index the picture got."""
+
+    def bytes_written(self) -> int: ...
 
     def close(self) -> None: ...
 
@@ -133,6 +144,9 @@ class _VideoTrack:
         self._count += 1
         return self._count - 1
 
+    def bytes_written(self) -> int:
+        return self._path.stat().st_size if self._path.exists() else 0
+
     def close(self) -> None:
         self._writer.release()
 
@@ -151,7 +165,7 @@ class _PngTrack:
         self._path = path
         self.name = path.name
         self.shape = image.shape
-        self._count = 0
+        self._count = self._bytes = 0
 
     def add(self, image: U8) -> int:
         _check_size(self._path, self.shape, image)
@@ -159,7 +173,11 @@ class _PngTrack:
         if not cv2.imwrite(str(path), image):
             raise InputError(f"{path}: cannot be written; is the disk full?")
         self._count += 1
+        self._bytes += path.stat().st_size
         return self._count - 1
+
+    def bytes_written(self) -> int:
+        return self._bytes
 
     def close(self) -> None:
         """Every picture is closed as soon as it is written."""
@@ -174,17 +192,40 @@ def _check_size(path: Path, shape: tuple[int, ...], image: U8) -> None:
         raise InputError(f"{path}: the frame size changed from {old} to {new}; record again with one size")
 
 
-def record(rig: Rig, recorder: Recorder, seconds: float, should_stop: Callable[[], bool] = lambda: False) -> int:
-    """Writes what ``rig`` (started) delivers for ``seconds``, until ``should_stop()`` or the end of a recording.
+@dataclass(frozen=True)
+class Room:
+    """most: bytes a recording may take; spare: bytes that stay free on the disk."""
 
-    Returns the number of frames written. Raises CameraError when not one frame came, InputError as `Recorder.write`.
+    most: int = 2_000_000_000
+    spare: int = 500_000_000
+
+    def why_full(self, written: int, free: int) -> str | None:
+        """One clause when there is no room for more. Pure."""
+        if written >= self.most:
+            return f"the recording has reached {self.most / 1e6:.0f} MB"
+        if free < self.spare:
+            return f"less than {self.spare / 1e6:.0f} MB are left on the disk"
+        return None
+
+
+def record(
+    rig: Rig, recorder: Recorder, seconds: float, should_stop: Callable[[], bool] = lambda: False,
+    room: Room | None = None, guard: Callable[[Frame], None] = lambda frame: None,
+) -> str | None:  # fmt: skip
+    """Writes what ``rig`` (started) delivers for ``seconds``, until ``should_stop()`` or an end of recording or room.
+
+    guard: raises what forbids a frame. Returns why there was no room for more, None when there was.
+    Raises CameraError when not one frame came, InputError as `Recorder.write`.
     """
-    end_ns = rig.now_ns() + round(seconds * 1e9)
-    while not should_stop() and not rig.ended and rig.now_ns() < end_ns:
+    end_ns, full = rig.now_ns() + round(seconds * 1e9), None
+    while not should_stop() and not rig.ended and rig.now_ns() < end_ns and full is None:
         pair = rig.next_pair(0.2)
         for frame in () if pair is None else (pair.visible, pair.infrared):
             if frame is not None:
+                guard(frame)
                 recorder.write(frame)
+        if room is not None:
+            full = room.why_full(recorder.bytes_written(), recorder.bytes_free())
     if recorder.count == 0:
         raise CameraError(f"no lens delivered a frame in {seconds:g} s; is the camera plugged in?")
-    return recorder.count
+    return full

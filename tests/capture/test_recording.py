@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from capture_helpers import FakeClock, Write, picture
 
-from edgefer.capture import Recorder, open_rig, record
+from edgefer.capture import Recorder, Room, open_rig, record
 from edgefer.capture.fake import FakeSource, Step
 from edgefer.capture.recording import Epoch, RecordingSource, read_recording
 from edgefer.capture.rig import Rig
 from edgefer.capture.source import EndOfStream
 from edgefer.config import Capture
-from edgefer.errors import CameraError, InputError
+from edgefer.errors import CameraError, InputError, UsageError
 from edgefer.types import Frame, FramePair, Lens, LensState
 
 MS = 1_000_000
@@ -275,14 +275,50 @@ def test_frames_that_go_back_in_time_are_refused(tmp_path: Path) -> None:
 def test_record_writes_what_the_rig_delivers(tmp_path: Path) -> None:
     source = FakeSource(tuple(Lens), [*range(20, 30), Step.END])
     with Rig([source], Capture(), lockstep=True) as rig, Recorder(tmp_path / "a", 25.0) as recorder:
-        assert record(rig, recorder, 3600.0) == 20
+        assert record(rig, recorder, 3600.0) is None
+        assert recorder.count == 20
     assert len(play(tmp_path / "a")) == 10
 
 
 def test_record_stops_when_told(tmp_path: Path) -> None:
     with Rig([FakeSource()], Capture()) as rig, Recorder(tmp_path / "a", 25.0) as recorder:
         recorder.write(one())
-        assert record(rig, recorder, 3600.0, lambda: True) == 1
+        record(rig, recorder, 3600.0, lambda: True)
+        assert recorder.count == 1
+
+
+@pytest.mark.parametrize("images", [False, True])
+def test_a_recording_that_has_become_too_large_ends_and_is_kept(tmp_path: Path, images: bool) -> None:
+    source = FakeSource(tuple(Lens), [*range(20, 120), Step.END])
+    with Rig([source], Capture(), lockstep=True) as rig, Recorder(tmp_path / "a", 25.0, images) as recorder:
+        full = record(rig, recorder, 3600.0, room=Room(most=100_000, spare=0))
+        assert 100_000 <= recorder.bytes_written() < 120_000
+    assert full == "the recording has reached 0 MB"
+    held = sum(f.stat().st_size for f in (tmp_path / "a").rglob("*") if f.suffix in (".png", ".avi"))
+    assert held < 130_000
+    assert 5 < len(play(tmp_path / "a")) < 100
+
+
+def test_a_disk_that_is_nearly_full_ends_it() -> None:
+    room = Room(most=10_000_000, spare=1_000_000)
+    assert room.why_full(9_999_999, 1_000_000) is None
+    assert room.why_full(10_000_000, 10**9) == "the recording has reached 10 MB"
+    assert room.why_full(0, 999_999) == "less than 1 MB are left on the disk"
+
+
+def test_a_frame_that_is_forbidden_ends_it_and_nothing_is_kept(tmp_path: Path) -> None:
+    def forbid(frame: Frame) -> None:
+        if frame.index == 7:
+            raise UsageError("not this one")
+
+    source = FakeSource(tuple(Lens), [*range(20, 30), Step.END])
+    with (
+        pytest.raises(UsageError, match="not this one"),
+        Rig([source], Capture(), lockstep=True) as rig,
+        Recorder(tmp_path / "a", 25.0) as recorder,
+    ):
+        record(rig, recorder, 3600.0, guard=forbid)
+    assert os.listdir(tmp_path) == []
 
 
 def test_record_without_a_frame_is_a_camera_error(tmp_path: Path) -> None:
