@@ -16,6 +16,7 @@ from edgefer.bundle import Bundle
 from edgefer.capture import open_rig
 from edgefer.capture.rig import Rig
 from edgefer.config import Config
+from edgefer.control import Activate, Control, PrivacyMemory, no_store
 from edgefer.decide import Decider
 from edgefer.errors import BundleError
 from edgefer.health import StageTimes, Watchdog, memory_mb, temperatures
@@ -26,6 +27,7 @@ from edgefer.messages import Health, Message, Meta, Stamper, Status
 from edgefer.pipeline import Pipeline
 from edgefer.publish import Publisher, open_publisher
 from edgefer.report import Every, Reporter
+from edgefer.shutter import Shutter
 from edgefer.types import Reading, now_ns
 
 log = logging.getLogger("edgefer")
@@ -49,21 +51,29 @@ def run(config: Config, should_stop: Callable[[], bool], on_reading: Callable[[R
 
 @contextmanager
 def started(
-    config: Config, rig: Rig | None = None, on_reading: Callable[[Reading], None] | None = None
-) -> Iterator[Pipeline]:
-    """Everything open, the network proven, the cameras running; on the way out the same in reverse."""
-    rig = rig if rig is not None else open_rig(config.capture)  # a missing recording shows before the network loads
+    config: Config, rig: Rig | None = None, on_reading: Callable[[Reading], None] | None = None,
+    activate: Activate = no_store,
+) -> Iterator[Pipeline]:  # fmt: skip
+    """Everything open, the network proven, the cameras running unless privacy is on; then the same in reverse.
+
+    ``rig`` serves once: after privacy the configured cameras are opened.
+    """
+    rigs = [rig] if rig is not None else []
+    memory = PrivacyMemory(config.state.path())
+    # A missing recording shows before the network loads.
+    shutter = Shutter(lambda: rigs.pop() if rigs else open_rig(config.capture), closed=memory.read())
     bundle = open_bundle(config)
     network = open_network(bundle, config.infer)
     log.info("bundle %s opened, golden vectors passed", bundle.title)
     try:
         stamper = Stamper(config.device, messages.new_stream(), messages.boot_id())
-        publisher = open_publisher(config.publish, config.device, stamper)
-        pipeline = wire(config, bundle, network, rig, publisher, stamper)
+        publisher = open_publisher(config.publish, config.device, stamper, config.state)
+        pipeline = wire(config, bundle, network, shutter, publisher, stamper, memory, activate)
         pipeline.on_reading = on_reading
-        publisher.open(meta(config, bundle, stamper, rig))
+        publisher.private(shutter.closed)
+        publisher.open(meta(config, bundle, stamper, shutter))
         try:
-            with rig:
+            with shutter:
                 publisher.publish(stamper.message(messages.EventSystem, kind="started", detail=bundle.title))
                 yield pipeline
         finally:
@@ -73,28 +83,36 @@ def started(
 
 
 def wire(
-    config: Config, bundle: Bundle, network: Network, rig: Rig, publisher: Publisher, stamper: Stamper
-) -> Pipeline:
+    config: Config, bundle: Bundle, network: Network, rig: Shutter, publisher: Publisher, stamper: Stamper,
+    memory: PrivacyMemory, activate: Activate = no_store,
+) -> Pipeline:  # fmt: skip
     m = bundle.manifest
     if m.detector.sha256 != MODEL_SHA256:
         raise BundleError(f"{bundle.path}: made with another face detector than {MODEL_FILE}; install a fitting bundle")
     times = StageTimes()
+    reporter = Reporter(stamper, bundle.title, config.publish.rate_hz, rig.lenses)
+
+    def set_rate(rate_hz: float) -> None:
+        reporter.set_rate(rate_hz)
+        publisher.publish(meta(config, bundle, stamper, rig, rate_hz))
+
     return Pipeline(
         rig=rig,
         locator=Locator(config.locate, config.infer.threads),
         aligner=Aligner(config.align, m.crop.size, m.crop.visible_channels, m.crop.template),
         network=network,
         decider=Decider(config.decide, m.labels, m.temperature, m.thresholds.min_conf, m.lenses_needed),
-        reporter=Reporter(stamper, bundle.title, config.publish.rate_hz, rig.lenses),
+        reporter=reporter,
         publisher=publisher,
+        control=Control(publisher, rig, memory, set_rate, activate),
         watchdog=Watchdog(sdnotify.notify),
         health=HealthSource(stamper, rig, publisher, times, config.health.period_s),
         times=times,
     )
 
 
-def meta(config: Config, bundle: Bundle, stamper: Stamper, rig: Rig) -> Meta:
-    """The birth document."""
+def meta(config: Config, bundle: Bundle, stamper: Stamper, rig: Shutter, rate_hz: float | None = None) -> Meta:
+    """The birth document; ``rate_hz``: when it is no longer the configured one."""
     m = bundle.manifest
     return stamper.message(
         Meta,
@@ -103,7 +121,7 @@ def meta(config: Config, bundle: Bundle, stamper: Stamper, rig: Rig) -> Meta:
         labels=tuple(m.labels),
         schemas=tuple(messages.schema_id(kind) for kind in messages.MESSAGES),
         cameras=tuple(f"{config.capture.kind} {lens.value}" for lens in rig.lenses),
-        limits={"state_rate_hz": config.publish.rate_hz, "lost_after_s": config.capture.lost_s},
+        limits={"state_rate_hz": rate_hz or config.publish.rate_hz, "lost_after_s": config.capture.lost_s},
     )
 
 
@@ -117,7 +135,9 @@ def version() -> str:
 class HealthSource:
     """The health message once every ``period_s``, else None."""
 
-    def __init__(self, stamper: Stamper, rig: Rig, publisher: Publisher, times: StageTimes, period_s: float) -> None:
+    def __init__(
+        self, stamper: Stamper, rig: Shutter, publisher: Publisher, times: StageTimes, period_s: float
+    ) -> None:
         self._stamper, self._rig, self._publisher, self._times = stamper, rig, publisher, times
         self._due = Every(period_s, now_ns)
         self._start = self._then = time.monotonic()
@@ -130,12 +150,14 @@ class HealthSource:
         stages, self._done = self._times.summary(before), self._times.counts()
         rate = (self._done["decide"] - before["decide"]) / max(now - self._then, 1e-6)
         self._then = now
+        counters = {**self._rig.counters(), **self._publisher.counters()}
         return self._stamper.message(
             Health,
             rates={"readings": rate},
             stages=stages,
-            counters={**self._rig.counters(), **self._publisher.counters()},
-            spool_depth=0,
+            spool_depth=counters.pop("spool_depth", 0),
+            counters=counters,
+            events=self._publisher.tails(),
             memory_mb=memory_mb(),
             temperatures=temperatures(),
             uptime_s=now - self._start,
