@@ -188,6 +188,7 @@ class Courier:
             self._answer()
             self._send()
         self._save([], self._flight.noted(), [])
+        self._show()
         self._spool.close()
 
     def _has_work(self) -> bool:

@@ -133,7 +133,8 @@ class Spool:
         Makes room by dropping the oldest. Raises SpoolFull; sqlite3.Error when the file has become unusable.
         """
         rows = [(e.stream, e.seq, e.topic, e.payload) for e in new]
-        self.depth += self._making_room(lambda: self._write(rows, done, settled))
+        change = self._making_room(lambda: self._write(rows, done, settled))  # which may change depth itself
+        self.depth += change
         for event in new:
             self.tails[event.stream] = event.seq
         while len(self.tails) > TAILS:
@@ -281,7 +282,7 @@ def _memory() -> sqlite3.Connection:
 
 
 def _attach(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=2.0, isolation_level=None)
+    db = sqlite3.connect(path, timeout=1.0, isolation_level=None)
     try:
         _prepare(db)
     except BaseException:
@@ -310,7 +311,7 @@ def _prepare(db: sqlite3.Connection) -> None:
 
 
 def _log_pages(pages: int) -> int:
-    return max(16, min(256, pages // 16))
+    return max(16, min(256, pages // 8))
 
 
 def _create(path: Path, pages: int) -> None:
