@@ -58,6 +58,8 @@ class Stream:
         return len(gone)
 
     def _close_up(self) -> None:
+        if self.upto + 1 in self.ahead:  # the first hole is closed: the next one has all its tries
+            self.asked, self.tries = False, 0
         while self.upto + 1 in self.ahead:
             self.upto += 1
             self.ahead.discard(self.upto)

@@ -133,21 +133,21 @@ def stop_making(source: Source, heard: Heard) -> dict[str, int]:
 @pytest.mark.parametrize("fault", ["stall", "swallow"])
 def test_a_link_that_hangs(fault: str, mosquitto: Mosquitto, tmp_path: Path, ending: Any, figures: Any) -> None:
     """stall: nothing moves, then everything; swallow: half-open, what is sent vanishes, new connections too."""
-    watch = ending(Watch(mosquitto.port))
+    ear = ending(Ear(mosquitto.port))
     with StallingProxy(mosquitto.host, mosquitto.port) as proxy:
         source = ending(Source(proxy.port, tmp_path, "--every", "0.01"))
-        watch.wait(lambda: len(watch.events) > 20)
+        ear.wait(lambda: len(ear.events) > 20)
         memory = source.memory_mb()
         proxy.mode = fault
         pause(STALL_S if fault == "stall" else HALF_OPEN_S)
         quiet = time.monotonic()
-        heard_before = len(watch.events)
+        heard_before = len(ear.events)
         proxy.mode = "pass"
-        watch.wait(lambda: watch.states and watch.states[-1] > quiet, says="states again")
-        resumed = watch.states[-1] - quiet
-        watch.wait(lambda: len(watch.events) > heard_before + 20)
+        ear.wait(lambda: ear.states and ear.states[-1] > quiet, says="states again")
+        resumed = ear.states[-1] - quiet
+        ear.wait(lambda: len(ear.events) > heard_before + 20)
         grown = source.memory_mb() - memory
-        made = stop_making(source, watch)
+        made = stop_making(source, ear)
     figures(f"{fault}: {made['made']} events, 0 missing, states again after {resumed:.1f} s, memory {grown:+.1f} MB")
     assert resumed <= 5
     assert grown < 10

@@ -70,7 +70,8 @@ class Ear(Heard):
         super().__init__()
         self.client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5)
         self.client.reconnect_delay_set(1, 1)
-        self.client.on_connect = lambda c, *_: c.subscribe("edgefer/v1/car-1/#", 1)
+        branches = [(f"edgefer/v1/car-1/{b}", 1) for b in ("status", "state/#", "event/#", "health")]
+        self.client.on_connect = lambda c, *_: c.subscribe(branches)
         ready = threading.Event()
         self.client.on_subscribe = lambda *_: ready.set()
         self.client.on_message = self._hear
