@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from edgefer import config as configuration
-from edgefer.config import Config
+from edgefer.config import Config, State
 from edgefer.errors import EX_OK, EX_SOFTWARE, EX_UNAVAILABLE, EX_USAGE, EdgeferError
 
 
@@ -72,6 +72,7 @@ def _replayed(base: Config, args: argparse.Namespace) -> Config:
     publish = {"kind": args.publisher} if args.realtime else {"kind": args.publisher, "rate_hz": 1e6}
     return base.model_copy(
         update={
+            "state": State(),  # neither the device's spool nor its privacy switch
             "capture": base.capture.model_copy(update=recording),
             "publish": base.publish.model_copy(update=publish),
         }
@@ -116,6 +117,7 @@ def _bench(args: argparse.Namespace) -> None:
     from edgefer import bench
 
     settings = configuration.read(args.config) if args.config else Config()
+    settings = settings.model_copy(update={"state": State()})  # neither the device's spool nor its privacy switch
     bench.bench(settings, bench.Plan(args.seconds, args.recording, args.vs, args.json))
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol
 from edgefer.publish.spool import Event
 
 WINDOW = 16
-"""events on their way or delivered-but-not-noted, at most: so many may come twice after a power cut"""
+"""events on their way or delivered-but-not-noted, at most: so many may come twice after a kill"""
 NOTE_S = 5.0
 """deliveries are noted together with the next event, or after this long: flash wears out"""
 PROGRESS_S = 20.0

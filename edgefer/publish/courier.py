@@ -1,7 +1,8 @@
 """Brings events from the pipeline into the spool and from the spool to the broker: one thread, one window.
 
 ``put()`` hands an event over and never waits: the thread commits what has gathered and then sends it. Never more than
-WINDOW events are on their way or delivered-but-not-yet-noted; so many can come twice after a power cut, no more.
+WINDOW events are on their way or delivered-but-not-yet-noted; so many can come twice after a kill, no more (after a
+power cut those noted since the last event was committed, too).
 Delivered is what the broker acknowledged with a reason below 128 other than 16 (nobody subscribes). 16 and passing
 refusals (quota, busy) are tried again, one event at a time, until one gets through; a final refusal (135: the ACL) is
 a loss. Lost ranges wait until the link is up; then the pipeline's thread tells them as events (``notices``).

@@ -36,7 +36,8 @@ from edgefer.messages import (
     topic,
 )
 from edgefer.publish._flight import Token
-from edgefer.publish._mqtt_parts import Ledger, Out, Tally, read_password, tls_context
+from edgefer.publish._mqtt_parts import Ledger, Out, Tally
+from edgefer.publish._paho import new_client, properties
 from edgefer.publish.commands import KINDS, MAX_BYTES, Desk
 from edgefer.publish.courier import REPLAY_MAX, Ask, Courier, Notice
 from edgefer.publish.spool import Spool
@@ -50,7 +51,7 @@ log = logging.getLogger("edgefer.publish")
 
 DRAIN_S, CLOSE_S = 1.0, 1.5
 """how long close() lets events go out, then waits for the last acknowledgement, and again for the network thread"""
-CONNECT_S = 4.0
+CONNECT_S = 3.0
 """a broker that takes the connection and says nothing for this long is tried again"""
 UNSENT = 32
 """messages of one QoS handed over but not written (or acknowledged); more means a stuck link: newer ones are dropped"""
@@ -89,8 +90,8 @@ class MqttPublisher:
         self._meta = meta
         self._client = client = self._build()
         self._courier.start()
-        properties = self._properties("CONNECT", SessionExpiryInterval=self._will_delay_s, MaximumPacketSize=MAX_BYTES)
-        client.connect_async(self._config.host, self._config.port, self._config.keepalive_s, properties=properties)
+        said = self._properties("CONNECT", SessionExpiryInterval=self._will_delay_s, MaximumPacketSize=MAX_BYTES)
+        client.connect_async(self._config.host, self._config.port, self._config.keepalive_s, properties=said)
         client.loop_start()
 
     def publish(self, message: Message) -> None:
@@ -160,30 +161,13 @@ class MqttPublisher:
     def tails(self) -> dict[str, int]:
         return self._courier.tails()
 
-    # -- building -------------------------------------------------------------------------------------------------
-
     def _open_spool(self) -> Spool:
         return Spool(self._state.path(), self._state.spool_mb << 20)
 
     def _build(self) -> Client:
-        try:
-            from paho.mqtt import client as paho
-            from paho.mqtt.enums import CallbackAPIVersion
-        except ImportError:
-            raise ServiceError("MQTT needs paho-mqtt 2: pip install 'paho-mqtt>=2.1'") from None
-        five = self._config.protocol == "5"
-        client = paho.Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=f"edgefer-{self._dev}",
-            clean_session=None if five else True,
-            protocol=paho.MQTTv5 if five else paho.MQTTv311,
-        )
-        client.suppress_exceptions = True  # an exception in a callback would end paho's thread, silently
-        client.connect_timeout = CLOSE_S
-        client.reconnect_delay_set(1, self._config.reconnect_s)
-        client.max_inflight_messages_set(0)  # the courier has its own window: paho holds nothing back
-        self._secure(client)
+        client = new_client(self._config, self._dev, CLOSE_S)
         client.on_pre_connect = self._on_pre_connect
+        client.on_socket_open = self._on_socket_open
         client.on_connect = self._on_connect
         client.on_connect_fail = self._on_connect_fail
         client.on_disconnect = self._on_disconnect
@@ -192,24 +176,8 @@ class MqttPublisher:
         client.on_log = self._on_log
         return client
 
-    def _secure(self, client: Client) -> None:
-        password = read_password(self._config)
-        if self._config.username:
-            client.username_pw_set(self._config.username, password)
-        context = tls_context(self._config)
-        if context is not None:
-            client.tls_set_context(context)
-
     def _properties(self, packet: str, **values: int) -> Properties | None:
-        if self._config.protocol != "5":
-            return None
-        from paho.mqtt.packettypes import PacketTypes
-        from paho.mqtt.properties import Properties
-
-        properties = Properties(getattr(PacketTypes, packet))  # type: ignore[no-untyped-call]
-        for name, value in values.items():
-            setattr(properties, name, value)
-        return properties
+        return properties(packet, **values) if self._config.protocol == "5" else None
 
     # -- sending --------------------------------------------------------------------------------------------------
 
@@ -235,9 +203,9 @@ class MqttPublisher:
         if client is None:
             self._tally.add("dropped_offline")
             return None
-        properties = self._properties("PUBLISH", MessageExpiryInterval=expiry_s) if expiry_s else None
-        out = out._replace(retain=out.retain and (expiry_s is None or properties is not None))
-        info = client.publish(f"{ROOT}/{self._dev}/{out.topic}", payload, out.qos, out.retain, properties)
+        expiry = self._properties("PUBLISH", MessageExpiryInterval=expiry_s) if expiry_s else None
+        out = out._replace(retain=out.retain and (expiry_s is None or expiry is not None))
+        info = client.publish(f"{ROOT}/{self._dev}/{out.topic}", payload, out.qos, out.retain, expiry)
         self._note(out, info)
         return info
 
@@ -351,12 +319,15 @@ class MqttPublisher:
     # -- callbacks of paho's thread -------------------------------------------------------------------------------
 
     def _on_pre_connect(self, client: Client, _userdata: Any) -> None:
-        self._network, self._trying_since = threading.current_thread(), time.monotonic()
+        self._network = threading.current_thread()
         # A fresh number for every attempt: a will of an older connection is recognised by its lower one.
         self._session = max(self._session + 1, self._stamper.mono_ns() // 1_000_000)
         will = self._stamper.message(Status, state="offline", session=self._session)
         delay = self._properties("WILLMESSAGE", WillDelayInterval=self._will_delay_s)
         client.will_set(topic(self._dev, Status), encode(will), Status.QOS, Status.RETAIN, delay)
+
+    def _on_socket_open(self, _c: Client, _u: Any, _socket: Any) -> None:
+        self._trying_since = time.monotonic()  # TLS is through: from here on it is one packet there, one back
 
     def _on_connect(self, _c: Client, _u: Any, _flags: Any, reason: ReasonCode, properties: Any) -> None:
         self._trying_since = None

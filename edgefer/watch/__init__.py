@@ -21,6 +21,7 @@ from edgefer.demo.table import Board
 from edgefer.errors import ServiceError
 from edgefer.messages import ROOT, Replay, encode
 from edgefer.publish._mqtt_parts import read_password, tls_context
+from edgefer.publish._paho import properties
 from edgefer.watch.gaps import Ask, Gaps
 
 if TYPE_CHECKING:
@@ -98,16 +99,12 @@ class Watcher:
         return True
 
     def _ask(self, ask: Ask) -> None:
-        from paho.mqtt.packettypes import PacketTypes
-        from paho.mqtt.properties import Properties
-
         command = Replay(id=str(uuid.uuid4()), stream=ask.stream, first=ask.first, last=ask.last)
         if self._config.protocol != "5" or self._client is None:
             return
-        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-        properties.MessageExpiryInterval = EXPIRY_S
+        expiry = properties("PUBLISH", MessageExpiryInterval=EXPIRY_S)
         self._asked[command.id] = ask
-        self._client.publish(f"{self._root}cmd/replay", encode(command), 1, False, properties)
+        self._client.publish(f"{self._root}cmd/replay", encode(command), 1, False, expiry)
         self._tell({"watch": "asked", "stream": ask.stream, "first": ask.first, "last": ask.last})
 
     def _answer(self, said: dict[str, Any]) -> None:

@@ -354,6 +354,7 @@ def test_a_flood_of_commands_changes_nothing(mosquitto: Mosquitto, tmp_path: Pat
     seconds, sent = (60.0, 0) if FULL else (3.0, 0)
     try:
         ear.wait(lambda: len(ear.states) > 10)
+        quiet = states_per_s(ear, 10.0 if FULL else 1.0)
         memory, before, start = source.memory_mb(), len(ear.states), time.monotonic()
         tick = threading.Event()
         while time.monotonic() < start + seconds:
@@ -370,14 +371,22 @@ def test_a_flood_of_commands_changes_nothing(mosquitto: Mosquitto, tmp_path: Pat
     finally:
         source.process.kill()
         source.process.communicate()
+        flood.loop_start()
         flood.disconnect()
+        flood.loop_stop()
         ear.end()
     assert counts["cmd_flood"] > 0
     assert counts["cmd_malformed"] <= BURST + took / SHUT_S * BURST
     assert counts["connects"] == 1, "the connection stood"
     assert grown <= 5
-    assert rate >= 5, "of 10 states a second; the full run says how many exactly"
+    assert rate >= quiet / 2, "the full run says how much exactly"
     if FULL:
+        speeds = f"{sent / took:.0f} malformed commands/s for {took:.0f} s: {rate:.2f} states/s ({quiet:.2f} without)"
         with capsys.disabled():
-            print(f"\n  flood: {sent / took:.0f} malformed commands/s for {took:.0f} s: {rate:.1f} of 10 states/s, "
-                  f"memory {grown:+.1f} MB, {counts['cmd_malformed']} looked at, connection stood")  # fmt: skip
+            print(f"\n  flood: {speeds}, memory {grown:+.1f} MB, {counts['cmd_malformed']} looked at, connection stood")
+
+
+def states_per_s(ear: Ear, seconds: float) -> float:
+    before = len(ear.states)
+    threading.Event().wait(seconds)
+    return (len(ear.states) - before) / seconds

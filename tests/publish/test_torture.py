@@ -26,7 +26,7 @@ from torture import BOUND_S, TOOLS, Ear, Heard, Key, Source, Watch, on_disk
 
 pytestmark = pytest.mark.broker
 FULL = os.environ.get("EDGEFER_TORTURE") == "full"
-KILLS, BROKER_KILLS, HALF_OPEN_S, STALL_S, OFFLINE = (100, 10, 60.0, 20.0, 20_000) if FULL else (5, 2, 4.0, 1.0, 1_000)
+KILLS, BROKER_KILLS, HALF_OPEN_S, STALL_S, OFFLINE = (100, 10, 60.0, 20.0, 3_600) if FULL else (5, 2, 4.0, 1.0, 1_000)
 LIBFAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 pause = threading.Event().wait
 """the fault itself lasts this long; what follows is waited for"""
