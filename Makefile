@@ -1,4 +1,4 @@
-# make demo | test | test-gpu | lint | bench   Each sets up what it needs in .venv; nothing is installed outside it.
+# make demo | test | test-gpu | torture | lint | bench   Each sets up what it needs in .venv; nothing is installed outside it.
 SHELL := /bin/bash
 .SHELLFLAGS := -o pipefail -c
 PYTHON ?= python3
@@ -15,7 +15,7 @@ PIP    := $(BIN)/pip install --progress-bar off
 SHOW   := | sed -un 's/^Collecting \([^ ;<>=!~]*\).*/  \1/p; s/^Installing collected.*/  installing .../p'
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo test test-gpu lint bench setup wheel clean
+.PHONY: demo test test-gpu torture lint bench setup wheel clean
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml
@@ -36,6 +36,10 @@ test: setup
 # On a machine with an NVIDIA GPU, TensorRT and PyCUDA (a Jetson: SITE=--system-site-packages make test-gpu).
 test-gpu: setup
 	@$(BIN)/python -m pytest -m gpu tests/infer $(ARGS)
+
+# The faults of `make test` at their full counts, with the figures; about ten minutes.
+torture: setup
+	@EDGEFER_TORTURE=full $(BIN)/python -m pytest tests/publish/test_torture.py tests/publish/test_commands.py -k "torture or flood" $(ARGS)
 
 lint: setup
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check -q . && $(BIN)/mypy && echo "lint: clean"

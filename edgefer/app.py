@@ -16,6 +16,7 @@ from edgefer.bundle import Bundle
 from edgefer.capture import open_rig
 from edgefer.capture.rig import Rig
 from edgefer.config import Config, Locate
+from edgefer.control import Activate, Control, PrivacyMemory, no_store
 from edgefer.decide import Decider
 from edgefer.errors import BundleError
 from edgefer.health import StageTimes, Watchdog, memory_mb, temperatures
@@ -29,6 +30,7 @@ from edgefer.pipeline import Pipeline
 from edgefer.publish import Publisher, open_publisher
 from edgefer.registration import WINDOW, RegistrationCheck, window_template
 from edgefer.report import Every, Reporter
+from edgefer.shutter import Shutter
 from edgefer.types import Reading, now_ns
 
 log = logging.getLogger("edgefer")
@@ -52,10 +54,17 @@ def run(config: Config, should_stop: Callable[[], bool], on_reading: Callable[[R
 
 @contextmanager
 def started(
-    config: Config, rig: Rig | None = None, on_reading: Callable[[Reading], None] | None = None
-) -> Iterator[Pipeline]:
-    """Everything open, the network proven, the cameras running; on the way out the same in reverse."""
-    rig = rig if rig is not None else open_rig(config.capture)  # a missing recording shows before the network loads
+    config: Config, rig: Rig | None = None, on_reading: Callable[[Reading], None] | None = None,
+    activate: Activate = no_store,
+) -> Iterator[Pipeline]:  # fmt: skip
+    """Everything open, the network proven, the cameras running unless privacy is on; then the same in reverse.
+
+    ``rig`` serves once: after privacy the configured cameras are opened.
+    """
+    rigs = [rig] if rig is not None else []
+    memory = PrivacyMemory(config.state.path())
+    # A missing recording shows before the network loads.
+    shutter = Shutter(lambda: rigs.pop() if rigs else open_rig(config.capture), closed=memory.read())
     bundle = open_bundle(config)
     fallbacks: list[str] = []
     network = open_network(bundle, config.infer, tell_start, fallbacks.append)
@@ -67,12 +76,13 @@ def started(
         raise
     try:
         stamper = Stamper(config.device, messages.new_stream(), messages.boot_id())
-        publisher = open_publisher(config.publish, config.device, stamper)
-        pipeline = wire(config, bundle, network, locator, rig, publisher, stamper)
+        publisher = open_publisher(config.publish, config.device, stamper, config.state)
+        pipeline = wire(config, bundle, network, locator, shutter, publisher, stamper, memory, activate)
         pipeline.on_reading = on_reading
-        publisher.open(meta(config, bundle, stamper, rig))
+        publisher.private(shutter.closed)
+        publisher.open(meta(config, bundle, stamper, shutter))
         try:
-            with rig:
+            with shutter:
                 publisher.publish(stamper.message(messages.EventSystem, kind="started", detail=bundle.title))
                 for why in fallbacks:
                     publisher.publish(stamper.message(messages.EventSystem, kind="backend_fallback", detail=why[:512]))
@@ -123,22 +133,31 @@ def wire(
     bundle: Bundle,
     network: Network,
     locator: Locator,
-    rig: Rig,
+    rig: Shutter,
     publisher: Publisher,
     stamper: Stamper,
+    memory: PrivacyMemory,
+    activate: Activate = no_store,
 ) -> Pipeline:
     m = bundle.manifest
     if m.detector.sha256 != MODEL_SHA256:
         raise BundleError(f"{bundle.path}: made with another face detector than {MODEL_FILE}; install a fitting bundle")
     times = StageTimes()
+    reporter = Reporter(stamper, bundle.title, config.publish.rate_hz, rig.lenses)
+
+    def set_rate(rate_hz: float) -> None:
+        reporter.set_rate(rate_hz)
+        publisher.publish(meta(config, bundle, stamper, rig, rate_hz))
+
     return Pipeline(
         rig=rig,
         locator=locator,
         aligner=Aligner(config.align, m.crop.size, m.crop.visible_channels, m.crop.template),
         network=network,
         decider=Decider(config.decide, m.labels, m.temperature, m.thresholds.min_conf, m.lenses_needed),
-        reporter=Reporter(stamper, bundle.title, config.publish.rate_hz, rig.lenses),
+        reporter=reporter,
         publisher=publisher,
+        control=Control(publisher, rig, memory, set_rate, activate),
         watchdog=Watchdog(sdnotify.notify),
         check=registration_check(config, bundle, stamper),
         health=HealthSource(stamper, rig, publisher, times, config.health.period_s),
@@ -154,8 +173,8 @@ def registration_check(config: Config, bundle: Bundle, stamper: Stamper) -> Regi
     return RegistrationCheck(config.align, stamper, cutter.cut, detector.detect)
 
 
-def meta(config: Config, bundle: Bundle, stamper: Stamper, rig: Rig) -> Meta:
-    """The birth document."""
+def meta(config: Config, bundle: Bundle, stamper: Stamper, rig: Shutter, rate_hz: float | None = None) -> Meta:
+    """The birth document; ``rate_hz``: when it is no longer the configured one."""
     m = bundle.manifest
     return stamper.message(
         Meta,
@@ -164,7 +183,7 @@ def meta(config: Config, bundle: Bundle, stamper: Stamper, rig: Rig) -> Meta:
         labels=tuple(m.labels),
         schemas=tuple(messages.schema_id(kind) for kind in messages.MESSAGES),
         cameras=tuple(f"{config.capture.kind} {lens.value}" for lens in rig.lenses),
-        limits={"state_rate_hz": config.publish.rate_hz, "lost_after_s": config.capture.lost_s},
+        limits={"state_rate_hz": rate_hz or config.publish.rate_hz, "lost_after_s": config.capture.lost_s},
     )
 
 
@@ -178,7 +197,9 @@ def version() -> str:
 class HealthSource:
     """The health message once every ``period_s``, else None."""
 
-    def __init__(self, stamper: Stamper, rig: Rig, publisher: Publisher, times: StageTimes, period_s: float) -> None:
+    def __init__(
+        self, stamper: Stamper, rig: Shutter, publisher: Publisher, times: StageTimes, period_s: float
+    ) -> None:
         self._stamper, self._rig, self._publisher, self._times = stamper, rig, publisher, times
         self._due = Every(period_s, now_ns)
         self._start = self._then = time.monotonic()
@@ -193,14 +214,16 @@ class HealthSource:
         counters, earlier = self._rig.counters(), self._counted
         watched = {"visible_fps": "visible_frames", "infrared_fps": "infrared_frames", "pairs": "pairs"}
         rates = {rate: (counters[k] - earlier[k]) / max(now - self._then, 1e-6) for rate, k in watched.items()}
-        self._then, self._counted = now, counters
+        self._then, self._counted = now, dict(counters)
+        counters |= self._publisher.counters()
         return self._stamper.message(
             Health,
             rates={"readings": rate, **rates},
             timing=self._rig.timing(),
             stages=stages,
-            counters={**counters, **self._publisher.counters()},
-            spool_depth=0,
+            spool_depth=counters.pop("spool_depth", 0),
+            counters=counters,
+            events=self._publisher.tails(),
             memory_mb=memory_mb(),
             temperatures=temperatures(),
             uptime_s=now - self._start,

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from edgefer import config as configuration
-from edgefer.config import Config
+from edgefer.config import Config, State
 from edgefer.errors import EX_OK, EX_SOFTWARE, EX_UNAVAILABLE, EX_USAGE, EdgeferError, UsageError
 
 if TYPE_CHECKING:  # numpy comes with it, and `edgefer --help` needs none
@@ -99,6 +99,7 @@ def _replayed(base: Config, args: argparse.Namespace) -> Config:
     publish = {"kind": args.publisher} if args.realtime else {"kind": args.publisher, "rate_hz": 1e6}
     return base.model_copy(
         update={
+            "state": State(),  # neither the device's spool nor its privacy switch
             "capture": base.capture.model_copy(update=recording),
             "publish": base.publish.model_copy(update=publish),
         }
@@ -151,6 +152,19 @@ def _demo(args: argparse.Namespace) -> int:
     return show.demo(forever=args.forever)
 
 
+def _watch(args: argparse.Namespace) -> None:
+    from edgefer import watch
+
+    settings = configuration.read(args.config) if args.config else Config()
+    given = {"host": args.host, "port": args.port, "username": args.username, "password_file": args.password_file}
+    changes = {key: value for key, value in given.items() if value is not None}
+    broker = configuration.build({"publish": {**settings.publish.model_dump(), **changes}}, "watch").publish
+    stop = _stop_on_signal()
+    _logging("warning")
+    device = args.device or settings.device
+    watch.watch(broker, device, as_json=args.json, from_start=args.all, should_stop=stop.is_set)
+
+
 def _bench(args: argparse.Namespace) -> None:
     from edgefer import bench
 
@@ -160,6 +174,7 @@ def _bench(args: argparse.Namespace) -> None:
 
         bench_engine.bench_engines(settings, args.seconds, args.json)
         return
+    settings = settings.model_copy(update={"state": State()})  # neither the device's spool nor its privacy switch
     bench.bench(settings, bench.Plan(args.seconds, args.recording, args.vs, args.json))
 
 
@@ -228,6 +243,15 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--publisher", **publisher)  # type: ignore[arg-type]
     p = add("demo", "show the whole way on a synthetic drive, with its own broker", _demo)
     p.add_argument("--forever", action="store_true", help="repeat until Ctrl-C")
+    p = add("watch", "hear a device: live table, each event once, missing ones asked for", _watch)
+    p.add_argument("device", nargs="?", help="device id; default: that of the configuration")
+    p.add_argument("--config", type=Path, metavar="FILE", help="take the broker from here, [publish]")
+    p.add_argument("--host", help="broker instead of publish.host")
+    p.add_argument("--port", type=int, help="instead of publish.port")
+    p.add_argument("--username", help="instead of publish.username")
+    p.add_argument("--password-file", metavar="FILE", help="instead of publish.password_file")
+    p.add_argument("--json", action="store_true", help="a line of JSON for every message")
+    p.add_argument("--all", action="store_true", help="ask for every event the device still has, not only for new gaps")
     p = add("bench", "measure frames/s, stage times, memory and start-up on this machine", _bench)
     p.add_argument("--config", type=Path, metavar="FILE", help="configuration to measure; default: the defaults")
     p.add_argument("--seconds", type=_positive, default=10.0, help="length of each measured run (10)")

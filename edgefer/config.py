@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -182,11 +183,32 @@ class Publish(Section):
     protocol: Literal["5", "3.1.1"] = Field("5", description="MQTT version; 3.1.1 reports no refused publishes")
     rate_hz: float = Field(5.0, ge=0.1, le=30, description="state messages per second")
     keepalive_s: int = Field(15, ge=5, le=600, description="MQTT keep-alive, seconds")
+    reconnect_s: int = Field(
+        2,
+        ge=1,
+        le=600,
+        description="longest pause between tries to reach the broker, seconds; more for a shared one",
+    )
     username: str = Field("", description="MQTT user name; the shipped ACL expects the device id")
     password_file: str = Field("", description="file whose first line is the password")
     ca_file: str = Field("", description="CA certificate (PEM): switches TLS on")
     cert_file: str = Field("", description="client certificate (PEM) for mutual TLS")
     key_file: str = Field("", description="its private key (PEM)")
+
+
+class State(Section):
+    """What outlives a restart: the spool of events, the privacy switch."""
+
+    folder: str = Field(
+        "", description="folder of its own for the spool and the privacy switch; empty: the service manager's "
+        "($STATE_DIRECTORY), and without one events are held in memory and nothing outlives a restart",
+    )  # fmt: skip
+    spool_mb: int = Field(64, ge=1, le=1024, description="size of the spool, MiB, reserved when it is made")
+
+    def path(self) -> Path | None:
+        """The folder to use, None without one. systemd may name several, separated by colons: the first counts."""
+        named = self.folder or os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+        return Path(named) if named else None
 
 
 class Health(Section):
@@ -213,6 +235,7 @@ class Config(Section):
     infer: Infer = Infer()
     decide: Decide = Decide()
     publish: Publish = Publish()
+    state: State = State()
     health: Health = Health()
     log: Log = Log()
 

@@ -53,6 +53,9 @@ SystemEvent = Literal[
 ]
 Probability = Annotated[float, Field(ge=0, le=1)]
 Natural = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+StreamId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}$")]
+CommandId = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")]
 
 
 class _Part(BaseModel):
@@ -143,6 +146,10 @@ class EventSystem(Message):
     lens: Lens | None = Field(default=None, description="lens_lost, lens_back, lens_degraded")
     state: LensState | None = Field(default=None, description="of lens events: the lens' state after the event")
     detail: Text | None = None
+    lost_stream: StreamId | None = Field(default=None, description="spool_lost: events of this stream will not come")
+    first: Positive | None = Field(default=None, description="spool_lost: lowest lost seq")
+    last: Positive | None = Field(default=None, description="spool_lost: highest lost seq")
+    count: Positive | None = Field(default=None, description="spool_lost: how many between first and last are lost")
 
     @model_validator(mode="after")
     def _lens_events_name_the_lens(self) -> EventSystem:
@@ -201,13 +208,74 @@ class Health(Message):
     )
     stages: dict[Name, StageTime]
     counters: dict[Name, Natural] = Field(description="drops and the like, since start")
-    spool_depth: Natural
+    spool_depth: Natural = Field(description="events not yet delivered")
+    events: dict[StreamId, Positive] = Field(
+        default_factory=dict,
+        description="highest seq on disk of the newest event streams: what there is to have",
+    )
     memory_mb: float = Field(ge=0, description="resident set")
     temperatures: dict[Name, float] = Field(description="degrees Celsius by sensor")
     uptime_s: float = Field(ge=0)
 
 
+class Command(_Part):
+    """What may be asked of a device on ``cmd/{NAME}``: QoS 1, not retained, message expiry at most 30 s."""
+
+    model_config = ConfigDict(strict=True)
+    NAME: ClassVar[str] = ""
+
+    id: CommandId = Field(description="uuid; one seen before is answered again, not carried out again")
+
+
+class Privacy(Command):
+    """Stop or resume reading. On: no reading, no retained state, lenses released, also after a restart."""
+
+    NAME = "privacy"
+    on: bool
+
+
+class Rate(Command):
+    """State messages per second, until the next start."""
+
+    NAME = "rate"
+    rate_hz: float = Field(ge=0.1, le=30)
+
+
+class Reload(Command):
+    """Serve the bundle that is staged on the device. Takes no path and no address."""
+
+    NAME = "reload"
+
+
+class Replay(Command):
+    """Send the events ``first`` to ``last`` of ``stream`` again, with ``replayed`` true."""
+
+    NAME = "replay"
+    stream: StreamId
+    first: Positive
+    last: Positive
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Replay:
+        if self.last < self.first:
+            raise ValueError("last is below first")
+        return self
+
+
+class Response(_Part):
+    """The answer on ``rsp/{NAME}``: QoS 1, expires after 60 s."""
+
+    TOPIC: ClassVar[str] = "rsp"
+    EXPIRY_S: ClassVar[int] = 60
+
+    id: CommandId
+    ok: bool
+    reason: Text = ""
+    count: Natural | None = Field(default=None, description="replay: how many of the events are here and follow")
+
+
 MESSAGES: tuple[type[Message], ...] = (StateDriver, EventDriver, EventSystem, Status, Meta, Health)
+COMMANDS: tuple[type[Command], ...] = (Privacy, Rate, Reload, Replay)
 M = TypeVar("M", bound=Message)
 Clock = Callable[[], int]
 
@@ -237,6 +305,10 @@ class Stamper:
         named = {"v": 1, "dev": self.dev, "stream": self.stream, "seq": seq, "ts": ts, "mono_ns": at}
         return {**named, "boot": self.boot, "sync": self._synchronised(), "replayed": False}
 
+    def offset_ns(self) -> int:
+        """Wall clock minus monotonic clock: constant but for drift, until somebody sets the clock."""
+        return self._wall_ns() - self.mono_ns()
+
     def message(self, kind: type[M], mono_ns: int | None = None, /, **fields: Any) -> M:
         """A stamped message: ``stamper.message(EventSystem, kind="started")``. Raises pydantic's ValidationError."""
         return kind(**self.header(kind, mono_ns), **fields)
@@ -257,7 +329,7 @@ def _share(value: float) -> float:
     return min(1.0, max(0.0, float(value)))
 
 
-def encode(message: Message) -> bytes:
+def encode(message: Message | Command | Response) -> bytes:
     """Compact UTF-8 JSON; absent fields are left out, numbers keep four digits."""
     plain = _rounded(message.model_dump(mode="json", exclude_none=True))
     return json.dumps(plain, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
@@ -311,19 +383,20 @@ def _iso(wall_ns: int) -> str:
     return f"{at:%Y-%m-%dT%H:%M:%S}.{rest // 1_000_000:03d}Z"
 
 
-def schema_name(kind: type[Message]) -> str:
-    return kind.TOPIC.replace("/", ".") + ".v1"
+def schema_name(kind: type[Message] | type[Command] | type[Response]) -> str:
+    return (f"cmd.{kind.NAME}" if issubclass(kind, Command) else kind.TOPIC.replace("/", ".")) + ".v1"
 
 
-def schema_id(kind: type[Message]) -> str:
+def schema_id(kind: type[Message] | type[Command] | type[Response]) -> str:
     """The ``$id`` that Meta.schemas lists."""
     return f"https://edgefer.invalid/schema/{schema_name(kind)}.json"
 
 
 def schemas() -> dict[str, dict[str, Any]]:
-    """JSON Schema (draft 2020-12) of every message, by file stem (``state.driver.v1``)."""
+    """JSON Schema (draft 2020-12) of every message, command and response, by file stem (``state.driver.v1``)."""
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    return {schema_name(kind): {**head, "$id": schema_id(kind), **kind.model_json_schema()} for kind in MESSAGES}
+    kinds: tuple[type[Message] | type[Command] | type[Response], ...] = (*MESSAGES, *COMMANDS, Response)
+    return {schema_name(kind): {**head, "$id": schema_id(kind), **kind.model_json_schema()} for kind in kinds}
 
 
 if __name__ == "__main__":

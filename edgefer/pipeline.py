@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from edgefer.align import Aligner
-from edgefer.capture.rig import Rig
+from edgefer.control import Control, private_reading
 from edgefer.decide import Decider
 from edgefer.health import StageTimes, Watchdog
 from edgefer.infer import Network
@@ -15,25 +15,29 @@ from edgefer.locate import Locator
 from edgefer.messages import Message
 from edgefer.publish import Publisher
 from edgefer.report import Reporter
+from edgefer.shutter import Shutter
 from edgefer.types import AlignedPair, Face, FramePair, Reading, Scores
 
 STUCK_S = 5.0
 """cameras that come back from no call for this long, with no picture left to work on, are a case for the watchdog"""
 WAIT_S = 0.25
 """longest wait for the cameras, well below the watchdog and the one second in which a loss must show"""
+PRIVATE_S = 0.1
+"""while privacy is on: pause between two looks for commands"""
 
 
 @dataclass
 class Pipeline:
     """The stages, wired by :mod:`edgefer.app`. ``step`` handles one pair."""
 
-    rig: Rig
+    rig: Shutter
     locator: Locator
     aligner: Aligner
     network: Network
     decider: Decider
     reporter: Reporter
     publisher: Publisher
+    control: Control
     watchdog: Watchdog
     health: Callable[[], Message | None]
     check: Callable[[FramePair, Face | None], Message | None]
@@ -49,19 +53,32 @@ class Pipeline:
                 self.watchdog.work_finished()
 
     def step(self) -> bool:
-        """Whether a pair with a picture was finished; the rest is waiting."""
+        """Whether a pair with a picture was finished; the rest is waiting. Commands are obeyed before and after."""
+        self.control.obey()
+        if self.control.private:
+            return self._keep_private()
         with self.times.measure("frame"):
             with self.times.measure("wait"):
                 pair = self.rig.next_pair(WAIT_S)
             if pair is None:
                 return False
             reading, face = self._read(pair)
+            self.control.obey()
+            if self.control.private:  # asked for while this frame was under way: its reading is not told
+                return True
             with self.times.measure("publish"):
                 self._publish(reading)
             drift = self.check(pair, face)
             if drift is not None:
                 self.publisher.publish(drift)
         return pair.visible is not None or pair.infrared is not None
+
+    def _keep_private(self) -> bool:
+        """Nothing is read; that it is so is told. Finished work: there is no other."""
+        self.network.reset()
+        self._publish(private_reading(self.rig.now_ns()))
+        self.rig.next_pair(PRIVATE_S)
+        return True
 
     def _read(self, pair: FramePair) -> tuple[Reading, Face | None]:
         with self.times.measure("locate"):

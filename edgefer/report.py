@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from edgefer.messages import EventDriver, EventSystem, Message, Stamper, StateDriver, state_message
-from edgefer.types import Lens, LensState, Reading
+from edgefer.types import Lens, LensState, Reading, Why
 
 LENS_SETTLE_S = 0.5
 """a lens must keep its new state for this long before it is an event"""
+CLOCK_STEP_S = 0.5
+"""a smaller jump of the wall clock is no event"""
 
 
 class Reporter:
@@ -22,12 +24,17 @@ class Reporter:
         self._stamper, self._bundle = stamper, bundle
         self._period_ns, self._due_ns = int(1e9 / rate_hz), 0
         self._last: Reading | None = None
+        self._clock = ClockWatch()
         self._label = ""
         self._lenses = [LensWatch(lens) for lens in Lens if lens in set(lenses)]
 
+    def set_rate(self, rate_hz: float) -> None:
+        self._period_ns, self._due_ns = int(1e9 / rate_hz), 0
+
     def report(self, reading: Reading, now_ns: int) -> list[Message]:
         """Events first, so that a subscriber hears of a change before it sees the new state."""
-        messages: list[Message] = [*self._driver_events(reading), *self._lens_events(reading, now_ns)]
+        events = (*self._clock_events(), *self._driver_events(reading), *self._lens_events(reading, now_ns))
+        messages: list[Message] = [*events]
         self._last = reading
         if now_ns >= self._due_ns:
             self._due_ns = max(self._due_ns + self._period_ns, now_ns + self._period_ns // 2)
@@ -40,6 +47,10 @@ class Reporter:
     def _driver_events(self, r: Reading) -> list[EventDriver]:
         was = self._last
         found = []
+        if was is not None and (was.why is Why.PRIVACY) != (r.why is Why.PRIVACY):
+            before, after = ("on", "off") if was.why is Why.PRIVACY else ("off", "on")
+            found.append(self._event(r, kind="privacy", before=before, after=after))
+            self._label = ""  # what was before privacy is no news after it
         if was is not None and was.valid != r.valid:
             before, after = ("valid", "invalid") if was.valid else ("invalid", "valid")
             found.append(self._event(r, kind="validity", before=before, after=after, why=r.why))
@@ -52,14 +63,36 @@ class Reporter:
     def _event(self, r: Reading, **fields: Any) -> EventDriver:
         return self._stamper.message(EventDriver, r.mono_ns, **fields)
 
+    def _clock_events(self) -> list[EventSystem]:
+        step_s = self._clock.update(self._stamper.offset_ns())
+        return (
+            [] if step_s is None else [self._stamper.message(EventSystem, kind="clock_step", detail=f"{step_s:+.3f} s")]
+        )
+
     def _lens_events(self, r: Reading, now_ns: int) -> list[EventSystem]:
-        found = []
+        found: list[EventSystem] = []
+        if r.why is Why.PRIVACY:  # released, not lost
+            return found
         for watch in self._lenses:
             state = r.lenses[0] if watch.lens is Lens.VISIBLE else r.lenses[1]
             kind = watch.update(state, now_ns)
             if kind is not None:
                 found.append(self._stamper.message(EventSystem, now_ns, kind=kind, lens=watch.lens, state=state))
         return found
+
+
+class ClockWatch:
+    """Notices that the wall clock was set: its distance from the monotonic clock jumped between two looks."""
+
+    def __init__(self) -> None:
+        self._offset_ns: int | None = None
+
+    def update(self, offset_ns: int) -> float | None:
+        """The step in seconds, None when there was none. Slewing (500 ppm) is far below CLOCK_STEP_S between looks."""
+        before, self._offset_ns = self._offset_ns, offset_ns
+        if before is None or abs(offset_ns - before) < CLOCK_STEP_S * 1e9:
+            return None
+        return (offset_ns - before) / 1e9
 
 
 class LensWatch:

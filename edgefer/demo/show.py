@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import queue
-import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 from edgefer.broker import EmbeddedBroker
 from edgefer.capture import Recorder
 from edgefer.demo import clip, table
+from edgefer.demo.screen import Screen
 from edgefer.errors import EX_OK, ServiceError
 
 DEVICE = "demo"
@@ -121,27 +120,6 @@ def watch(inbox: Inbox, process: subprocess.Popen[Any]) -> table.Board:
     except KeyboardInterrupt:
         pass
     return board
-
-
-class Screen:
-    """Redraws in place on a terminal; elsewhere a line a second."""
-
-    def __init__(self) -> None:
-        self._terminal = sys.stdout.isatty()
-        self._height, self._next = 0, 0.0
-
-    def show(self, board: table.Board) -> None:
-        if time.monotonic() < self._next:
-            return
-        self._next = time.monotonic() + (0.1 if self._terminal else 1.0)
-        if not self._terminal:
-            print(table.one_line(board), flush=True)
-            return
-        width = shutil.get_terminal_size().columns
-        rows = [row[:width] for row in table.lines(board)]
-        up = f"\x1b[{self._height}A" if self._height else ""
-        print(up + "".join(f"\x1b[2K{row}\n" for row in rows), end="", flush=True)
-        self._height = len(rows)
 
 
 def _last_line(log: Path) -> str:

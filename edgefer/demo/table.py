@@ -26,6 +26,8 @@ class Board:
     labels: deque[str] = field(default_factory=lambda: deque(maxlen=KEPT))
     """label changes seen in event/driver"""
     ages_ms: deque[int] = field(default_factory=lambda: deque(maxlen=KEPT))
+    note: str = ""
+    """a last line of somebody else's"""
     rates: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
 
     def take(self, topic: str, payload: dict[str, Any]) -> None:
@@ -67,7 +69,8 @@ def lines(board: Board) -> list[str]:
     ]
     probs = s["probs"]
     bars = [f"  {label:<10}{_bar(probs.get(label, 0.0))}" for label in board.meta.get("labels", probs)]
-    return [*top, "", *bars, "", *_health(board), "", *_events(board)]
+    note = [f"  {board.note}"] if board.note else []
+    return [*top, "", *bars, "", *_health(board), "", *_events(board), *note]
 
 
 def _bar(share: float) -> str:

@@ -7,12 +7,22 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 from edgefer.config import Publish
 from edgefer.errors import ConfigError
-from edgefer.messages import Message
+from edgefer.publish._flight import Token
 
 TELL_AGAIN_S = 300.0
+
+
+class Out(NamedTuple):
+    """A message that is out: its topic below the device, QoS, whether it is retained, and the courier's token."""
+
+    topic: str
+    qos: int
+    retain: bool
+    token: Token | None = None
 
 
 class Ledger:
@@ -20,33 +30,33 @@ class Ledger:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._out: dict[int, type[Message]] = {}
+        self._out: dict[int, Out] = {}
         self._early: dict[int, tuple[int, str]] = {}
 
-    def sent(self, mid: int, kind: type[Message]) -> tuple[int, str] | None:
+    def sent(self, mid: int, out: Out) -> tuple[int, str] | None:
         """Note ``mid`` as out; its (reason code, text) if the acknowledgement was faster than this call."""
         with self._lock:
             early = self._early.pop(mid, None)
             if early is None:
-                self._out[mid] = kind
+                self._out[mid] = out
             return early
 
-    def done(self, mid: int, value: int, reason: str) -> type[Message] | None:
-        """Strike ``mid`` out and return its kind; None while sent() has not been called for it."""
+    def done(self, mid: int, value: int, reason: str) -> Out | None:
+        """Strike ``mid`` out and return what it was; None while sent() has not been called for it."""
         with self._lock:
-            kind = self._out.pop(mid, None)
-            if kind is None:
+            out = self._out.pop(mid, None)
+            if out is None:
                 self._early[mid] = (value, reason)
-            return kind
+            return out
 
     def link_lost(self) -> None:
         """What was only waiting for the socket (QoS 0) is gone with it; QoS 1 is sent again by paho."""
         with self._lock:
-            self._out = {mid: kind for mid, kind in self._out.items() if kind.QOS > 0}
+            self._out = {mid: out for mid, out in self._out.items() if out.qos > 0}
 
     def count(self, qos: int) -> int:
         with self._lock:
-            return sum(qos == kind.QOS for kind in self._out.values())
+            return sum(qos == out.qos for out in self._out.values())
 
 
 class Tally:
@@ -54,7 +64,7 @@ class Tally:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        names = "published dropped_offline dropped_slow queue_refused unmatched denied refused connects"
+        names = "published dropped_offline dropped_slow unmatched denied refused connects stalls net_restarts"
         self._counts: Counter[str] = Counter(dict.fromkeys(names.split(), 0))
         self._told: dict[str, float] = {}
 

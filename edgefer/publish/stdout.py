@@ -7,7 +7,7 @@ from typing import TextIO
 
 from edgefer.config import Publish
 from edgefer.errors import ServiceError
-from edgefer.messages import Message, Meta, Stamper, Status, encode, topic
+from edgefer.messages import Command, Message, Meta, Stamper, Status, encode, topic
 
 
 class StdoutPublisher:
@@ -50,6 +50,15 @@ class StdoutPublisher:
         if self._lost:
             raise ServiceError(self._lost)
 
+    def private(self, on: bool) -> None:
+        """Nothing is kept on standard output."""
+
+    def take_command(self) -> Command | None:
+        return None
+
+    def answer(self, command: Command, ok: bool, reason: str = "") -> None:
+        raise NotImplementedError("no command comes from here")
+
     def close(self, final: Status) -> None:
         if self.connected:
             self.publish(final)
@@ -61,3 +70,6 @@ class StdoutPublisher:
 
     def counters(self) -> dict[str, int]:
         return {"published": self._published, "dropped_offline": self._dropped}
+
+    def tails(self) -> dict[str, int]:
+        return {}

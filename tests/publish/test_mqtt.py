@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import socket
@@ -20,9 +21,10 @@ from paho.mqtt.properties import Properties
 from wire_samples import one_of_each, stamper
 
 from edgefer import messages
-from edgefer.config import Publish
+from edgefer.config import Publish, State
 from edgefer.errors import ServiceError
-from edgefer.messages import EventSystem, Health, Message, Meta, StateDriver, Status
+from edgefer.messages import EventDriver, EventSystem, Health, Message, Meta, StateDriver, Status
+from edgefer.publish import mqtt
 from edgefer.publish.mqtt import MqttPublisher
 
 pytestmark = pytest.mark.broker
@@ -83,9 +85,9 @@ def publisher() -> Iterator[Callable[..., MqttPublisher]]:
     """Makes and opens a publisher; closes it after the test."""
     made: list[MqttPublisher] = []
 
-    def make(port: int, *, will_delay_s: int = 5, queue_limit: int = 1000, **settings: Any) -> MqttPublisher:
-        config = Publish(port=port, **settings)
-        made.append(MqttPublisher(config, "car-1", stamper(), will_delay_s=will_delay_s, queue_limit=queue_limit))
+    def make(port: int, *, will_delay_s: int = 5, folder: str = "", **settings: Any) -> MqttPublisher:
+        config, state = Publish(port=port, **settings), State(folder=folder, spool_mb=1)
+        made.append(MqttPublisher(config, "car-1", stamper(), state, will_delay_s=will_delay_s))
         made[-1].open(sample(Meta))
         return made[-1]
 
@@ -231,9 +233,10 @@ def test_an_acl_refusal_is_counted_and_told_once(
     (tmp_path / "pw").write_text("one\n")
     sender = publisher(broker.port, username="car-1", password_file=str(tmp_path / "pw"))
     until(lambda: sender.connected)
+    clock = stamper()
     for _ in range(3):
-        sender.publish(sample(EventSystem))
-    until(lambda: sender.counters()["denied"] == 3)
+        sender.publish(clock.message(EventSystem, kind="started"))
+    until(lambda: sender.counters()["denied"] >= 3)
     told = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
     assert len(told) == 1
     assert "edgefer/v1/car-1/event/system" in told[0]
@@ -246,24 +249,6 @@ def test_an_event_nobody_subscribes_to_is_not_delivered(mosquitto: Mosquitto, pu
     sender.publish(sample(EventSystem))
     until(lambda: sender.counters()["unmatched"] == 1)
     assert sender.counters()["published"] == 2
-
-
-def test_waiting_events_are_bounded_and_status_still_gets_through(
-    make_mosquitto: MakeMosquitto, listen: Any, publisher: Any
-) -> None:
-    broker = make_mosquitto(started=False)
-    sender = publisher(broker.port, queue_limit=10)
-    clock = stamper()
-    for _ in range(25):
-        sender.publish(clock.message(EventSystem, kind="started"))
-    assert sender.counters()["queue_refused"] == 15
-    assert sender.counters()["unacknowledged"] == 10
-    broker.start()
-    live = listen(broker.port)
-    live.wait(Status, state="online")
-    live.wait(EventSystem, seq=10)
-    numbers = [json.loads(m.payload)["seq"] for m in live.heard if m.topic.endswith("/event/system")]
-    assert numbers == list(range(1, 11))  # the oldest ten, in order
 
 
 def test_3_1_1_says_the_same_without_properties(mosquitto: Mosquitto, listen: Any, publisher: Any) -> None:
@@ -308,3 +293,88 @@ def test_a_broker_that_never_answers_holds_up_neither_publish_nor_close(publishe
         sender.close(stamper().message(Status, state="stopped", session=1))
         assert time.monotonic() - started < 5
         link.close()
+
+
+def test_a_broker_that_never_answers_is_tried_again(publisher: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mqtt, "CONNECT_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        deaf.settimeout(BOUND_S)
+        sender = publisher(deaf.getsockname()[1])
+        links = [deaf.accept()[0]]
+        until(lambda: sender._trying_since is not None and time.monotonic() - sender._trying_since > 0.1)
+        sender.check()
+        links.append(deaf.accept()[0])
+        for link in links:
+            link.close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_a_network_thread_that_dies_is_replaced(mosquitto: Mosquitto, listen: Any, publisher: Any) -> None:
+    live = listen(mosquitto.port)
+    sender = publisher(mosquitto.port)
+    until(lambda: sender.connected)
+    dead = sender._network
+    read = sender._client._packet_read
+
+    def once() -> Any:
+        sender._client._packet_read = read
+        raise ZeroDivisionError("a defect in the client library")
+
+    sender._client._packet_read = once
+    sender._client.publish("edgefer/v1/car-1/x", b"", 1)  # its acknowledgement wakes the thread
+    dead.join(BOUND_S)
+    assert not dead.is_alive()
+    sender.check()
+    until(lambda: sender.counters()["connects"] == 2)
+    sender.publish(sample(EventSystem))
+    live.wait(EventSystem)
+    assert sender.counters()["net_restarts"] == 1
+    gc.collect()  # paho forgets a pair of sockets in such a restart
+
+
+def test_an_event_nobody_hears_waits_for_somebody(mosquitto: Mosquitto, listen: Any, publisher: Any) -> None:
+    sender = publisher(mosquitto.port)
+    until(lambda: sender.counters()["published"] == 2)
+    clock = stamper()
+    for _ in range(30):
+        sender.publish(clock.message(EventSystem, kind="started"))
+    until(lambda: sender.counters()["unmatched"] >= 16)
+    assert sender.counters()["spool_depth"] == 30
+    live = listen(mosquitto.port)
+    live.wait(EventSystem, seq=30)
+    numbers = {json.loads(m.payload)["seq"] for m in live.heard if m.topic.endswith("/event/system")}
+    assert numbers == set(range(1, 31))
+
+
+def test_a_damaged_spool_is_said_in_an_event(mosquitto: Mosquitto, listen: Any, publisher: Any, tmp_path: Path) -> None:
+    (tmp_path / "spool.db").write_bytes(b"no database" * 1000)
+    live = listen(mosquitto.port)
+    sender = publisher(mosquitto.port, folder=str(tmp_path))
+    until(lambda: (sender.check(), [m for m in live.heard if m.topic.endswith("/event/system")])[1])
+    said = json.loads(live.wait(EventSystem).payload)
+    assert said["kind"] == "spool_lost"
+    assert "set aside as spool.db.damaged" in said["detail"]
+    jsonschema.validate(said, messages.schemas()["event.system.v1"])
+
+
+def test_what_an_acl_forbids_is_told_as_lost_once_it_may_be_told(
+    make_mosquitto: MakeMosquitto, listen: Any, publisher: Any, tmp_path: Path
+) -> None:
+    """event/driver is forbidden, event/system is not: the range arrives, and nothing is tried for ever."""
+    rights = "".join(f"pattern write edgefer/v1/%u/{t}\n" for t in ("status", "meta", "event/system"))
+    acl = rights + "user ear\ntopic read edgefer/#\n"
+    broker = make_mosquitto(users={"car-1": "one", "ear": "two"}, acl=acl)
+    (tmp_path / "pw").write_text("one\n")
+    live = listen(broker.port, user="ear", password="two")
+    sender = publisher(broker.port, username="car-1", password_file=str(tmp_path / "pw"))
+    until(lambda: sender.connected)
+    clock = sender._stamper  # the reports of losses are numbered among these events
+    for n in range(5):
+        a, b = ("a", "b") if n % 2 else ("b", "a")
+        sender.publish(clock.message(EventDriver, kind="label", before=a, after=b))
+    until(lambda: sender.counters()["denied"] == 5)
+    until(lambda: (sender.check(), sum(json.loads(m.payload).get("count", 0) for m in live.heard) == 5)[1])
+    assert sender.counters()["denied"] == 5
+    assert sender.counters()["events_lost"] == 5

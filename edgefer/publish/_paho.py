@@ -1,0 +1,52 @@
+"""A paho client as the publisher needs it; the only place that knows how one is made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgefer.config import Publish
+from edgefer.errors import ServiceError
+from edgefer.publish._mqtt_parts import read_password, tls_context
+
+if TYPE_CHECKING:
+    from paho.mqtt.client import Client
+    from paho.mqtt.properties import Properties
+
+
+def new_client(config: Publish, dev: str, connect_s: float) -> Client:
+    """Not connected; ``connect_s`` bounds TCP. Raises ConfigError for secrets, ServiceError without paho."""
+    try:
+        from paho.mqtt import client as paho
+        from paho.mqtt.enums import CallbackAPIVersion
+    except ImportError:
+        raise ServiceError("MQTT needs paho-mqtt 2: pip install 'paho-mqtt>=2.1'") from None
+    five = config.protocol == "5"
+    client = paho.Client(
+        CallbackAPIVersion.VERSION2,
+        client_id=f"edgefer-{dev}",
+        clean_session=None if five else True,
+        protocol=paho.MQTTv5 if five else paho.MQTTv311,
+    )
+    client.suppress_exceptions = True  # an exception in a callback would end paho's thread, silently
+    client.connect_timeout = connect_s
+    client.reconnect_delay_set(1, config.reconnect_s)
+    client.max_inflight_messages_set(0)  # the courier has its own window: paho holds nothing back
+    if config.username:
+        client.username_pw_set(config.username, read_password(config))
+    elif config.password_file:
+        read_password(config)  # says what is amiss
+    context = tls_context(config)
+    if context is not None:
+        client.tls_set_context(context)
+    return client
+
+
+def properties(packet: str, **values: int) -> Properties:
+    """MQTT 5 properties of a ``packet`` ("PUBLISH"), by their paho names."""
+    from paho.mqtt.packettypes import PacketTypes
+    from paho.mqtt.properties import Properties
+
+    found = Properties(getattr(PacketTypes, packet))  # type: ignore[no-untyped-call]
+    for name, value in values.items():
+        setattr(found, name, value)
+    return found

@@ -1,0 +1,323 @@
+"""Brings events from the pipeline into the spool and from the spool to the broker: one thread, one window.
+
+``put()`` hands an event over and never waits: the thread commits what has gathered and then sends it. Never more than
+WINDOW events are on their way or delivered-but-not-yet-noted; so many can come twice after a kill, no more (after a
+power cut those noted since the last event was committed, too).
+Delivered is what the broker acknowledged with a reason below 128 other than 16 (nobody subscribes). 16 and passing
+refusals (quota, busy) are tried again, one event at a time, until one gets through; a final refusal (135: the ACL) is
+a loss. Lost ranges wait until the link is up; then the pipeline's thread tells them as events (``notices``).
+
+First deliveries are in the order of ``seq`` except after 16, a passing refusal or an outage: sort by ``seq``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from edgefer.messages import Message, encode
+from edgefer.publish._flight import WINDOW, Flight, Token
+from edgefer.publish.spool import BATCH, Event, Loss, Range, Spool, SpoolFull
+
+log = logging.getLogger("edgefer.publish")
+
+QUEUE = 1024
+"""events that may wait for the disk; below 1 MiB"""
+NOTICES = 64
+REPLAY_MAX = 1000
+"""most events of one replay command; more are asked for in several"""
+REPLAY_QUEUE = 4000
+OTHERS = 4
+"""places in the broker's receive maximum that events leave to status, meta, health and a response"""
+
+
+class Link(Protocol):
+    """The far side as the courier sees it."""
+
+    def send_event(self, topic: str, payload: bytes, token: Token) -> None:
+        """Hand over; the verdict comes later, from any thread, through ``settle``. Never blocks."""
+
+    def stalled(self) -> None:
+        """No acknowledgement for PROGRESS_S: connect anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """To be told as an event by the pipeline's thread: a lost range, or trouble with the spool's file."""
+
+    loss: Loss | None
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A replay that was asked for; ``answer`` takes how many of the range are here, -1: too much at once."""
+
+    stream: str
+    first: int
+    last: int
+    answer: Callable[[int], None]
+
+
+class Courier:
+    """``open_spool`` runs in the courier's thread, and again when the file turns out to be damaged."""
+
+    def __init__(self, open_spool: Callable[[], Spool], link: Link, queue_limit: int = QUEUE) -> None:
+        self._open_spool, self._link, self._limit = open_spool, link, queue_limit
+        # What several threads touch, under _news:
+        self._news = threading.Condition()
+        self._queue: deque[tuple[Message, int | None]] = deque()
+        self._verdicts: list[tuple[Token, int]] = []
+        self._unstored: list[Range] = []
+        self._asks: deque[Ask] = deque()
+        self._notices: deque[Notice] = deque()
+        self._up, self._room, self._closing, self._turned = False, WINDOW, False, False
+        self._counts = {"spool_depth": 0, "events_committed": 0, "events_lost": 0, "events_replayed": 0}
+        self._tails: dict[str, int] = {}
+        # The thread's own:
+        self._flight = Flight()
+        self._replays: deque[Event] = deque()
+        self._give_up = 0.0
+        self._spool: Spool
+        self.fault = ""
+        """why the thread has died, "" while it lives"""
+        self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
+
+    # -- called by other threads ----------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def put(self, message: Message, settles: Loss | None = None) -> None:
+        """Never waits. When the disk is so slow that QUEUE events wait for it, ``message`` is lost, and on record.
+
+        ``settles``: the loss that ``message`` tells; it leaves the record in the transaction that commits ``message``.
+        """
+        with self._news:
+            if len(self._queue) < self._limit and not self._closing:
+                self._queue.append((message, settles.id if settles else None))
+            else:
+                if settles is not None:  # its range comes back: told twice rather than never
+                    self._unstored.append((settles.stream, settles.first, settles.last, settles.count))
+                self._lose(message.stream, message.seq)
+            self._news.notify()
+
+    def _lose(self, stream: str, seq: int) -> None:
+        self._counts["events_lost"] += 1
+        if self._unstored and self._unstored[-1][0] == stream and self._unstored[-1][2] < seq:
+            _, first, last, count = self._unstored[-1]
+            if last + 1 == seq or len(self._unstored) >= self._limit:  # a disk that hangs for hours costs no memory
+                self._unstored[-1] = (stream, first, seq, count + 1)
+                return
+        self._unstored.append((stream, seq, seq, 1))
+
+    def settle(self, token: Token, reason: int) -> None:
+        """The broker's verdict on what ``send_event`` was given."""
+        with self._news:
+            self._verdicts.append((token, reason))
+            self._news.notify()
+
+    def link(self, up: bool, receive_maximum: int = 65535) -> None:
+        """The connection is there (and takes ``receive_maximum`` unacknowledged messages) or gone."""
+        with self._news:
+            self._up, self._room = up, max(1, min(WINDOW, receive_maximum - OTHERS))
+            self._turned = True
+            self._news.notify()
+
+    def replay(self, ask: Ask) -> None:
+        """Send a range again. ``ask.answer`` is called by the courier's thread, or at once when too much is asked."""
+        with self._news:
+            taken = len(self._asks) < 16
+            if taken:
+                self._asks.append(ask)
+                self._news.notify()
+        if not taken:
+            ask.answer(-1)
+
+    def notices(self) -> list[Notice]:
+        """What became due for telling since the last call."""
+        if not self._notices:
+            return []
+        with self._news:
+            found = list(self._notices)
+            self._notices.clear()
+            return found
+
+    def counters(self) -> dict[str, int]:
+        """``spool_depth`` is a level, the others only rise."""
+        with self._news:
+            return dict(self._counts)
+
+    def tails(self) -> dict[str, int]:
+        """Highest committed ``seq`` of the newest streams."""
+        with self._news:
+            return dict(self._tails)
+
+    def close(self, drain_s: float) -> None:
+        """Commit everything, send for at most ``drain_s`` seconds, note what was delivered, let go of the file."""
+        with self._news:
+            self._closing, self._give_up = True, time.monotonic() + drain_s
+            self._news.notify()
+        if self._thread.ident is not None:
+            self._thread.join(drain_s + 1.0)
+
+    # -- the thread -----------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except Exception as e:  # the pipeline must hear of it: it ends the service, and a restart begins anew
+            log.exception("the spool's thread has died")
+            self.fault = f"the spool's thread has died: {type(e).__name__}: {e}"
+
+    def _work(self) -> None:
+        self._open()
+        while not self._finished():
+            with self._news:
+                bound = self._flight.wait_s(time.monotonic())
+                self._news.wait_for(self._has_work, min(bound, 0.05) if self._closing else bound)
+            self._judge()
+            self._store()
+            self._note()
+            self._answer()
+            self._send()
+        self._save([], self._flight.noted(), [])
+        self._show()
+        self._spool.close()
+
+    def _has_work(self) -> bool:
+        waiting = self._queue or self._verdicts or self._asks or self._turned
+        return bool(waiting) or (self._closing and self._finished()) or self._can_send()
+
+    def _can_send(self) -> bool:
+        more = bool(self._replays) or not self._flight.dry
+        return self._up and more and self._flight.free(self._room, time.monotonic())
+
+    def _finished(self) -> bool:
+        if not self._closing or self._queue:
+            return False
+        sent = not self._flight.flying and (self._flight.dry or self._flight.hold_s > 0)
+        return sent or not self._up or time.monotonic() >= self._give_up
+
+    def _open(self) -> None:
+        self._spool = self._open_spool()
+        self._flight.new_life()
+        self._show()
+        if self._spool.trouble:
+            log.error("spool: %s", self._spool.trouble)
+            with self._news:
+                self._notices.append(Notice(None, self._spool.trouble))
+
+    def _judge(self) -> None:
+        """Take the verdicts that came in; what is refused for good is a loss."""
+        now = time.monotonic()
+        with self._news:
+            verdicts, self._verdicts = self._verdicts, []
+            if self._turned:
+                self._turned = False
+                self._flight.link_changed(now)
+        for token, reason in verdicts:
+            row = self._flight.landed(token, reason, now)
+            event = self._spool.event(row) if row is not None else None
+            # A report of a loss that is refused makes no new loss: that would go on for ever.
+            if event is not None and b'"spool_lost"' not in event.payload:
+                with self._news:
+                    self._lose(event.stream, event.seq)
+        if self._up and self._flight.stuck(now):
+            self._link.stalled()
+
+    def _store(self) -> None:
+        """Commit what was put, a transaction for every BATCH, and put what was lost on record."""
+        while True:
+            with self._news:
+                batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
+            if not batch:
+                break
+            new = [Event(m.stream, m.seq, m.TOPIC, encode(m)) for m, _ in batch]
+            self._save(new, self._flight.noted(), [loss for _, loss in batch if loss is not None])
+            self._flight.dry = False
+        if self._unstored:
+            self._record()
+
+    def _save(self, new: Sequence[Event], done: Collection[int], settled: Collection[int]) -> None:
+        """One transaction. A spool that takes nothing costs ``new``; a damaged one is replaced, ``new`` goes there."""
+        if not (new or done or settled):
+            return
+        try:
+            self._commit(new, done, settled)
+        except SpoolFull:
+            with self._news:
+                for event in new:
+                    self._lose(event.stream, event.seq)
+        except sqlite3.Error as e:
+            self._replace(e)
+            with contextlib.suppress(SpoolFull, sqlite3.Error):
+                self._commit(new, (), ())
+
+    def _commit(self, new: Sequence[Event], done: Collection[int], settled: Collection[int]) -> None:
+        self._spool.commit(new, done, settled)
+        with self._news:
+            self._counts["events_committed"] += len(new)
+
+    def _record(self) -> None:
+        with self._news:
+            ranges, self._unstored = self._unstored, []
+        try:
+            self._spool.lose(ranges)
+        except (SpoolFull, sqlite3.Error) as e:
+            log.warning("spool: a loss cannot be put on record yet: %s", e)
+            with self._news:
+                self._unstored = ranges + self._unstored
+
+    def _replace(self, error: sqlite3.Error) -> None:
+        log.error("spool: %s; opening it anew", error)
+        self._spool.close()
+        self._open()
+
+    def _note(self) -> None:
+        """Deliveries into the spool when they are due, losses to be told when somebody listens."""
+        if self._flight.due(self._room, time.monotonic()):
+            self._save([], self._flight.noted(), [])
+        if self._up:
+            fresh = self._spool.hand_losses(NOTICES - len(self._notices))
+            with self._news:
+                self._notices.extend(Notice(loss) for loss in fresh)
+        self._show()
+
+    def _show(self) -> None:
+        with self._news:
+            self._counts["spool_depth"] = self._spool.depth
+            self._counts["events_lost"] += self._spool.dropped
+            self._tails = dict(self._spool.tails)
+        self._spool.dropped = 0
+
+    def _answer(self) -> None:
+        """Find what replays ask for."""
+        while self._asks:
+            ask = self._asks.popleft()
+            if len(self._replays) + REPLAY_MAX > REPLAY_QUEUE:
+                ask.answer(-1)
+                continue
+            found = self._spool.stored(ask.stream, ask.first, ask.last, REPLAY_MAX)
+            self._replays.extend(found)
+            ask.answer(len(found))
+
+    def _send(self) -> None:
+        """Fill the window: what is new first, replays in the room that leaves."""
+        while self._can_send():
+            now = time.monotonic()
+            row = self._flight.next_row(self._spool) if not self._flight.dry else None
+            if row is not None:
+                self._link.send_event(row[1].topic, row[1].payload, self._flight.off(row[0], now))
+            elif self._replays:
+                event = self._replays.popleft()
+                self._counts["events_replayed"] += 1
+                payload = event.payload.replace(b'"replayed":false', b'"replayed":true', 1)
+                self._link.send_event(event.topic, payload, self._flight.off(None, now))

@@ -1,0 +1,366 @@
+"""Store and forward of events: one SQLite file in WAL mode, synchronous=FULL, bounded, its space reserved beforehand.
+
+An event is **committed** once the transaction that holds it was synced to the disk; only committed events are sent.
+From then on it is delivered at least once, or its loss is on record as a range of sequence numbers. Events of one
+stream are stored, and first sent, in the order of ``seq``. What was delivered stays for replay until its place is
+needed: the oldest go first, delivered or not, and those that were not delivered become losses.
+
+Why the space is reserved: a WAL database on a full disk can neither check its log in nor delete. So the file is made
+at its full size (a smaller one when the disk has no more), and the log is written once over its whole length at every
+opening; after that, nothing others do to the disk takes the spool's place away. The size counts when the file is
+made.
+
+One thread opens and uses a Spool; see :mod:`edgefer.publish.courier`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sqlite3
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+log = logging.getLogger("edgefer.publish")
+
+FILE = "spool.db"
+PAGE = 4096
+VERSION = 1
+MIN_PAGES = 64
+"""a spool smaller than this (256 KiB) is not worth having: events are held in memory instead"""
+MEMORY_BYTES = 4 << 20
+"""bound of a spool that has no file"""
+BATCH = 64
+"""most events of one transaction"""
+DROP = 128
+"""events dropped at a time when the spool is full"""
+TAILS = 4
+"""streams (starts of the daemon) whose highest number is told"""
+MAX_LOSSES = 256
+"""ranges on record; more are merged, stream by stream"""
+TABLES = """
+CREATE TABLE event(id INTEGER PRIMARY KEY AUTOINCREMENT, stream TEXT NOT NULL, seq INTEGER NOT NULL,
+                   topic TEXT NOT NULL, payload BLOB NOT NULL, done INTEGER NOT NULL DEFAULT 0);
+CREATE UNIQUE INDEX numbered ON event(stream, seq);
+CREATE INDEX waiting ON event(id) WHERE done = 0;
+CREATE TABLE loss(id INTEGER PRIMARY KEY AUTOINCREMENT, stream TEXT NOT NULL, first INTEGER NOT NULL,
+                  last INTEGER NOT NULL, count INTEGER NOT NULL);
+CREATE TABLE reserve(id INTEGER PRIMARY KEY, x BLOB);
+"""
+
+
+Range = tuple[str, int, int, int]
+"""stream, first, last, count"""
+
+
+class SpoolFull(Exception):
+    """Not even an empty spool takes this batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """``topic`` is that below the device; ``payload`` the JSON to send; ``seq`` counts inside ``stream``."""
+
+    stream: str
+    seq: int
+    topic: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """``count`` events between ``first`` and ``last`` of ``stream`` will not come. ``id``: its record in the spool."""
+
+    id: int
+    stream: str
+    first: int
+    last: int
+    count: int
+
+
+class Spool:
+    """``folder`` None: in memory, gone with the process. ``trouble``: what was wrong with the file, else ""."""
+
+    def __init__(self, folder: Path | None, size_bytes: int) -> None:
+        self.trouble = ""
+        self.dropped = 0
+        """events that were dropped before they were delivered, since this object was made"""
+        self._handed: set[int] = set()
+        self._untold = True
+        self._db = self._open(folder, size_bytes)
+        self.depth = self._one("SELECT count(*) FROM event WHERE done = 0")
+        """events not yet delivered"""
+        self.tails = self._read_tails()
+        """highest committed seq of the newest streams"""
+
+    # -- opening ------------------------------------------------------------------------------------------------
+
+    def _open(self, folder: Path | None, size_bytes: int) -> sqlite3.Connection:
+        if folder is None:
+            return _memory()
+        try:
+            return self._open_file(folder / FILE, size_bytes // PAGE)
+        except (sqlite3.Error, OSError) as e:
+            self.trouble = f"{folder / FILE}: {e}; events are held in memory until the next start"
+            return _memory()
+
+    def _open_file(self, path: Path, pages: int) -> sqlite3.Connection:
+        if not path.exists():
+            _create(path, pages)
+        try:
+            return _attach(path)
+        except sqlite3.OperationalError:
+            raise  # locked, read-only, disk full: the content may be sound
+        except sqlite3.DatabaseError as e:
+            aside = set_aside(path)
+            self.trouble = f"{path}: {e}; set aside as {aside.name}, begun anew; what it held is not known"
+            _create(path, pages)
+            return _attach(path)
+
+    def close(self) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            self._db.close()
+
+    # -- writing ------------------------------------------------------------------------------------------------
+
+    def commit(self, new: Sequence[Event], done: Collection[int] = (), settled: Collection[int] = ()) -> None:
+        """Store ``new`` (at most BATCH), mark the rows ``done``, strike the loss records ``settled``: all or nothing.
+
+        Makes room by dropping the oldest. Raises SpoolFull; sqlite3.Error when the file has become unusable.
+        """
+        rows = [(e.stream, e.seq, e.topic, e.payload) for e in new]
+        # Deliveries alone are not synced: the kernel has them, so a kill costs nothing, and a power cut only doubles.
+        self._db.execute(f"PRAGMA synchronous = {'FULL' if new or settled else 'NORMAL'}")
+        change = self._making_room(lambda: self._write(rows, done, settled))  # which may change depth itself
+        self.depth += change
+        for event in new:
+            self.tails[event.stream] = event.seq
+        while len(self.tails) > TAILS:
+            del self.tails[next(iter(self.tails))]
+        self._handed.difference_update(settled)
+
+    def _making_room(self, work: Callable[[], int]) -> int:
+        """``work`` in a transaction, again after dropping the oldest for as long as the spool is full."""
+        while True:
+            try:
+                with self._transaction():
+                    return work()
+            except sqlite3.OperationalError as e:
+                if not _is_full(e):
+                    raise
+                if not self._drop_oldest():
+                    raise SpoolFull(str(e)) from None
+
+    def _write(self, rows: list[tuple[str, int, str, bytes]], done: Collection[int], settled: Collection[int]) -> int:
+        """Returns the change of depth."""
+        many = self._db.executemany
+        finished = many("UPDATE event SET done = 1 WHERE id = ? AND done = 0", [(i,) for i in done]).rowcount
+        many("DELETE FROM loss WHERE id = ?", [(i,) for i in settled])
+        stored = many("INSERT OR IGNORE INTO event(stream, seq, topic, payload) VALUES (?, ?, ?, ?)", rows).rowcount
+        return max(0, stored) - max(0, finished)
+
+    def _drop_oldest(self) -> bool:
+        """Whether there was anything to drop."""
+        query = "SELECT id, stream, seq, topic, payload, done FROM event ORDER BY id LIMIT ?"
+        oldest = self._db.execute(query, (DROP,)).fetchall()
+        if not oldest:
+            return False
+        undelivered = [Event(*row[1:5]) for row in oldest if not row[5]]
+        with self._transaction():
+            self._db.execute("DELETE FROM event WHERE id <= ?", (oldest[-1][0],))
+            self._record(_ranges(undelivered))
+        self.dropped += len(undelivered)
+        self.depth -= len(undelivered)
+        return True
+
+    def lose(self, ranges: Sequence[Range]) -> None:
+        """Put on record events that never came to be committed, or were refused. Raises as ``commit`` does."""
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._making_room(lambda: self._record(ranges))
+
+    def _record(self, ranges: Sequence[Range]) -> int:
+        self._untold = True
+        for stream, first, last, count in ranges:
+            row = self._db.execute("SELECT id, last FROM loss WHERE stream = ? ORDER BY id DESC LIMIT 1", (stream,))
+            near = row.fetchone()
+            if near is not None and near[1] + 1 == first and near[0] not in self._handed:
+                self._db.execute("UPDATE loss SET last = ?, count = count + ? WHERE id = ?", (last, count, near[0]))
+            else:
+                values = (stream, first, last, count)
+                self._db.execute("INSERT INTO loss(stream, first, last, count) VALUES (?, ?, ?, ?)", values)
+        if self._one("SELECT count(*) FROM loss") > MAX_LOSSES:
+            self._merge_losses()
+        return 0
+
+    def _merge_losses(self) -> None:
+        merged = self._db.execute("SELECT stream, min(first), max(last), sum(count) FROM loss GROUP BY stream")
+        rows = merged.fetchall()
+        self._db.execute("DELETE FROM loss")
+        self._handed.clear()  # one that is just being reported is reported twice: never too little
+        self._db.executemany("INSERT INTO loss(stream, first, last, count) VALUES (?, ?, ?, ?)", rows)
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def waiting(self, after: int, limit: int) -> list[tuple[int, Event]]:
+        """The oldest events not yet delivered whose row number is above ``after``."""
+        query = "SELECT id, stream, seq, topic, payload FROM event WHERE done = 0 AND id > ? ORDER BY id LIMIT ?"
+        return [(row[0], Event(*row[1:])) for row in self._db.execute(query, (after, limit))]
+
+    def stored(self, stream: str, first: int, last: int, limit: int) -> list[Event]:
+        """The events ``first`` to ``last`` of ``stream`` that are still here, in order, delivered or not."""
+        query = "SELECT stream, seq, topic, payload FROM event WHERE stream = ? AND seq BETWEEN ? AND ? ORDER BY seq"
+        return [Event(*row) for row in self._db.execute(query + " LIMIT ?", (stream, first, last, limit))]
+
+    def event(self, row: int) -> Event | None:
+        found = self._db.execute("SELECT stream, seq, topic, payload FROM event WHERE id = ?", (row,)).fetchone()
+        return Event(*found) if found else None
+
+    def hand_losses(self, limit: int) -> list[Loss]:
+        """At most ``limit`` losses on record that were not handed out yet by this object."""
+        if not self._untold or limit <= 0:
+            return []
+        rows = self._db.execute("SELECT id, stream, first, last, count FROM loss ORDER BY id").fetchall()
+        fresh = [Loss(*row) for row in rows if row[0] not in self._handed]
+        self._untold = len(fresh) > limit
+        self._handed.update(loss.id for loss in fresh[:limit])
+        return fresh[:limit]
+
+    def _read_tails(self) -> dict[str, int]:
+        query = "SELECT stream, max(seq) FROM event GROUP BY stream ORDER BY max(id) DESC LIMIT ?"
+        return dict(reversed(self._db.execute(query, (TAILS,)).fetchall()))
+
+    def _one(self, query: str) -> int:
+        return int(self._db.execute(query).fetchone()[0])
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):  # a full disk has rolled back already
+                self._db.execute("ROLLBACK")
+            raise
+
+
+def _ranges(events: Sequence[Event]) -> list[Range]:
+    """(stream, first, last, count) of ``events``; a report of a loss that is itself lost brings its range back."""
+    found: list[Range] = []
+    for e in events:
+        found += _reported(e)
+        if found and found[-1][0] == e.stream and found[-1][2] + 1 == e.seq:
+            stream, first, _, count = found.pop()
+            found.append((stream, first, e.seq, count + 1))
+        else:
+            found.append((e.stream, e.seq, e.seq, 1))
+    return found
+
+
+def _reported(event: Event) -> list[Range]:
+    if b'"spool_lost"' not in event.payload:
+        return []
+    said = json.loads(event.payload)
+    return [(said["lost_stream"], said["first"], said["last"], said["count"])] if "lost_stream" in said else []
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged spool, its log included; an older damaged one makes room. Returns the new name."""
+    for suffix in ("-wal", "-shm", "-journal", ""):
+        old, new = Path(f"{path}{suffix}"), Path(f"{path}.damaged{suffix}")
+        if old.exists():
+            os.replace(old, new)
+    return Path(f"{path}.damaged")
+
+
+def _memory() -> sqlite3.Connection:
+    db = sqlite3.connect(":memory:", isolation_level=None)
+    db.execute(f"PRAGMA max_page_count = {MEMORY_BYTES // PAGE}")
+    db.executescript(TABLES)
+    return db
+
+
+def _attach(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=1.0, isolation_level=None)
+    try:
+        _prepare(db)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _prepare(db: sqlite3.Connection) -> None:
+    db.execute("PRAGMA locking_mode = EXCLUSIVE")  # one daemon a spool, and no -shm file
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute("PRAGMA cache_size = -1024")
+    pages = int(db.execute("PRAGMA page_count").fetchone()[0])
+    db.execute(f"PRAGMA max_page_count = {pages}")
+    log_pages = _log_pages(pages)
+    db.execute(f"PRAGMA wal_autocheckpoint = {log_pages}")
+    db.execute(f"PRAGMA journal_size_limit = {4 * log_pages * PAGE}")
+    if db.execute("PRAGMA user_version").fetchone()[0] != VERSION:
+        raise sqlite3.DatabaseError("not a spool of this version")
+    found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise sqlite3.DatabaseError(" ".join(str(found).split()))
+    db.execute("UPDATE reserve SET x = randomblob(length(x))")  # writes the log over its whole length: it is ours now
+    db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+
+def _log_pages(pages: int) -> int:
+    return max(16, min(256, pages // 8))
+
+
+def _create(path: Path, pages: int) -> None:
+    """A new spool of ``pages`` pages, or half, a quarter ... of it: as much as the disk gives. All or nothing."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fresh = Path(f"{path}.new")
+    while True:
+        try:
+            _forget(fresh)
+            _fill(fresh, pages)
+            break
+        except sqlite3.OperationalError as e:
+            _forget(fresh)
+            if not _is_full(e) or pages // 2 < MIN_PAGES:
+                raise
+            pages //= 2
+    os.replace(fresh, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _fill(path: Path, pages: int) -> None:
+    """Tables, free pages, and one try of the log, so that the disk is known to have room for both."""
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+    db = sqlite3.connect(path, isolation_level=None)
+    try:
+        db.executescript(f"PRAGMA page_size = {PAGE}; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {TABLES}")
+        db.execute("INSERT INTO reserve VALUES (1, zeroblob(?))", (2 * _log_pages(pages) * PAGE,))
+        rest = pages - int(db.execute("PRAGMA page_count").fetchone()[0]) - 1
+        db.execute("INSERT INTO reserve VALUES (2, zeroblob(?))", (max(0, rest) * (PAGE - 16),))
+        db.execute("DELETE FROM reserve WHERE id = 2")
+        db.execute(f"PRAGMA user_version = {VERSION}")
+        _prepare(db)
+    finally:
+        db.close()
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _forget(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+
+def _is_full(error: sqlite3.Error) -> bool:
+    return "is full" in str(error)

@@ -1,0 +1,150 @@
+"""What a subscriber owes itself: each event once, and the missing ones asked for. Pure; time is an argument, seconds.
+
+The key of an event is (stream, seq). Inside a stream ``seq`` has no holes, so a hole is a gap: after GRACE_S (first
+deliveries may overtake each other after an outage) it is asked for with cmd/replay. What the device reports lost, or
+answers not to have, is given up and never asked for again. The end of a stream shows no hole; ``health`` tells it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+GRACE_S = 2.0
+ANSWER_S = 10.0
+"""an ask that brought nothing for this long is made again"""
+TRIES = 5
+CHUNK = 1000
+"""most events of one ask; what a device sends for one"""
+STREAMS = 64
+"""streams remembered of one device"""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    stream: str
+    first: int
+    last: int
+
+
+@dataclass(slots=True)
+class Stream:
+    """Everything up to ``upto`` is settled: heard or given up; ``ahead`` is settled beyond it."""
+
+    upto: int = 0
+    tail: int = 0
+    ahead: set[int] = field(default_factory=set)
+    since: float | None = None
+    """when the first hole was noticed, or last asked for"""
+    asked: bool = False
+    tries: int = 0
+
+    def settle(self, seq: int) -> bool:
+        """False when it was settled before."""
+        if seq <= self.upto or seq in self.ahead:
+            return False
+        self.ahead.add(seq)
+        self.tail = max(self.tail, seq)
+        self._close_up()
+        return True
+
+    def give_up(self, first: int, last: int) -> int:
+        """How many of ``first`` to ``last`` were still missing; they no longer are."""
+        last = min(last, self.tail)
+        gone = {n for n in range(max(first, self.upto + 1), last + 1) if n not in self.ahead}
+        self.ahead |= gone
+        self._close_up()
+        return len(gone)
+
+    def _close_up(self) -> None:
+        if self.upto + 1 in self.ahead:  # the first hole is closed: the next one has all its tries
+            self.asked, self.tries = False, 0
+        while self.upto + 1 in self.ahead:
+            self.upto += 1
+            self.ahead.discard(self.upto)
+        if self.upto >= self.tail:
+            self.since, self.asked, self.tries = None, False, 0
+
+    @property
+    def missing(self) -> int:
+        return self.tail - self.upto - len(self.ahead)
+
+    def hole(self) -> tuple[int, int]:
+        """First to last of the first hole, CHUNK at most."""
+        last = min([self.tail, self.upto + CHUNK, *(n - 1 for n in self.ahead)])
+        return self.upto + 1, last
+
+
+class Gaps:
+    """The events of one device. ``from_start``: also ask for what was before the first event heard."""
+
+    def __init__(self, from_start: bool = False) -> None:
+        self._from_start = from_start
+        self._streams: OrderedDict[str, Stream] = OrderedDict()
+        self.duplicates = self.given_up = self.heard = 0
+
+    def take(self, stream: str, seq: int) -> bool:
+        """Whether this event is new. Call for every event, replayed or not."""
+        new = self._stream(stream, seq - 1).settle(seq)
+        self.heard += new
+        self.duplicates += not new
+        return new
+
+    def _stream(self, name: str, before: int) -> Stream:
+        """The first stream ever heard begins where it was met; a later one is new since then, so at its start."""
+        if name not in self._streams:
+            start = 0 if self._from_start or self._streams else before
+            self._streams[name] = Stream(upto=start, tail=start)
+            while len(self._streams) > STREAMS:
+                self._streams.popitem(last=False)
+        return self._streams[name]
+
+    def lost(self, stream: str, first: int, last: int) -> int:
+        """The device says that these will not come: how many were missing here."""
+        self._stream(stream, last).tail = max(self._stream(stream, last).tail, last)
+        gone = self._stream(stream, last).give_up(first, last)
+        self.given_up += gone
+        return gone
+
+    def tails(self, tails: Mapping[str, int]) -> None:
+        """What ``health`` says there is. The streams of the first health ever heard are history."""
+        history = not self._streams and not self._from_start
+        for name, tail in tails.items():
+            start = tail if history else 0
+            known = self._streams.setdefault(name, Stream(upto=start, tail=start))
+            known.tail = max(known.tail, tail)
+
+    def due(self, now: float) -> Iterator[Ask]:
+        """What to ask for now. Gives up what was asked for TRIES times."""
+        for name, stream in self._streams.items():
+            if stream.missing <= 0:
+                continue
+            if stream.since is None:
+                stream.since = now
+            if now - stream.since < (ANSWER_S if stream.asked else GRACE_S):
+                continue
+            first, last = stream.hole()
+            if stream.tries >= TRIES:
+                self.given_up += stream.give_up(first, last)
+                stream.tries = 0
+                continue
+            stream.since, stream.asked, stream.tries = now, True, stream.tries + 1
+            yield Ask(name, first, last)
+
+    def answered(self, ask: Ask, count: int, now: float) -> int:
+        """``count`` of the asked events are there and follow: how many were given up because they are not."""
+        stream = self._streams.get(ask.stream)
+        if stream is None:
+            return 0
+        if count > 0:
+            stream.since = now
+            return 0
+        gone = stream.give_up(ask.first, ask.last)
+        self.given_up += gone
+        stream.asked, stream.tries = False, 0
+        return gone
+
+    @property
+    def missing(self) -> int:
+        return sum(stream.missing for stream in self._streams.values())

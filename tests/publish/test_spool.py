@@ -1,0 +1,432 @@
+"""The spool without a broker: bounds, losses, damage, a small disk, and two who want the same file."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from wire_samples import stamper
+
+from edgefer.messages import EventSystem
+from edgefer.publish._flight import HOLD_S, MAX_HOLD_S, NOTE_S, PROGRESS_S, WINDOW, Flight
+from edgefer.publish.courier import Ask, Courier
+from edgefer.publish.spool import BATCH, FILE, MAX_LOSSES, Event, Spool
+
+MIB = 1 << 20
+A, B = "0123abcd", "4567ef01"
+PAYLOAD = b'{"replayed":false,"x":"' + b"x" * 300 + b'"}'
+
+
+def events(first: int, count: int, stream: str = A) -> list[Event]:
+    return [Event(stream, first + n, "event/driver", PAYLOAD) for n in range(count)]
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Iterator[Callable[..., Spool]]:
+    made: list[Spool] = []
+
+    def make(folder: Path | None = tmp_path, size: int = MIB) -> Spool:
+        made.append(Spool(folder, size))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def waiting(spool: Spool) -> list[int]:
+    return [e.seq for _, e in spool.waiting(0, 10**6)]
+
+
+def test_what_is_committed_is_there_after_another_opening(spool: Callable[..., Spool]) -> None:
+    first = spool()
+    first.commit(events(1, 10))
+    first.commit(events(11, 1), done=[row for row, e in first.waiting(0, 3)])
+    first.close()
+    again = spool()
+    assert (again.trouble, again.depth, waiting(again)) == ("", 8, list(range(4, 12)))
+    assert [e.seq for e in again.stored(A, 2, 5, 100)] == [2, 3, 4, 5], "delivered ones stay for replay"
+    assert again.tails == {A: 11}
+
+
+def test_the_bound_holds_and_what_is_dropped_is_counted_and_named(spool: Callable[..., Spool], tmp_path: Path) -> None:
+    one, made = spool(), 0
+    sizes = set()
+    while made < 4000:
+        one.commit(events(made + 1, BATCH))
+        made += BATCH
+        sizes.add(sum(f.stat().st_size for f in tmp_path.iterdir()))
+    assert max(sizes) <= 1.6 * MIB, "file and log"
+    assert len(sizes) == 1, "the room is taken at the beginning and never grows"
+    left = waiting(one)
+    (loss,) = one.hand_losses(10)
+    assert (loss.stream, loss.first, loss.last, loss.count) == (A, 1, left[0] - 1, left[0] - 1), "the oldest, one range"
+    assert one.dropped == loss.count
+    assert left == list(range(left[0], made + 1))
+    assert one.depth == len(left)
+    assert one.hand_losses(10) == [], "told once"
+
+
+def test_delivered_events_make_room_first_and_are_no_loss(spool: Callable[..., Spool]) -> None:
+    one, made = spool(), 0
+    while made < 4000:
+        one.commit(events(made + 1, BATCH), done=[row for row, _ in one.waiting(0, BATCH)])
+        made += BATCH
+    assert one.hand_losses(10) == []
+    assert one.dropped == 0
+
+
+def test_a_report_of_a_loss_that_is_lost_itself_brings_its_range_back(spool: Callable[..., Spool]) -> None:
+    one = spool()
+    one.lose([(B, 7, 9, 3)])
+    (loss,) = one.hand_losses(10)
+    report = b'{"kind":"spool_lost","lost_stream":"%s","first":7,"last":9,"count":3}' % B.encode()
+    one.commit([Event(A, 1, "event/system", report)], settled=[loss.id])
+    assert one.hand_losses(10) == []
+    made = 1
+    while not one.dropped:
+        one.commit(events(made + 1, BATCH))
+        made += BATCH
+    told = {(r.stream, r.first, r.last, r.count) for r in one.hand_losses(10)}
+    assert told == {(B, 7, 9, 3), (A, 1, one.dropped, one.dropped)}
+
+
+def test_losses_on_record_are_bounded_by_merging(spool: Callable[..., Spool]) -> None:
+    one = spool(None)
+    for seq in range(1, 4 * MAX_LOSSES, 2):  # never neighbours
+        one.lose([(A, seq, seq, 1)])
+    losses = one.hand_losses(10**6)
+    assert len(losses) <= MAX_LOSSES
+    assert sum(r.count for r in losses) == 2 * MAX_LOSSES
+    assert (losses[0].first, losses[-1].last) == (1, 4 * MAX_LOSSES - 1)
+
+
+def test_memory_is_a_spool_too_and_bounded(spool: Callable[..., Spool]) -> None:
+    one, made = spool(None), 0
+    while not one.dropped:
+        one.commit(events(made + 1, BATCH))
+        made += BATCH
+    assert 2000 < one.depth < 20000
+
+
+def garbage(file: Path) -> None:
+    file.write_bytes(b"not a database at all" * 1000)
+
+
+def torn(file: Path) -> None:
+    os.truncate(file, file.stat().st_size // 2 + 100)
+
+
+def scratched(file: Path) -> None:
+    """Every used page but the first overwritten."""
+    with file.open("r+b") as disk:
+        disk.seek(4096)
+        disk.write(os.urandom(40 * 4096))
+
+
+def other_version(file: Path) -> None:
+    db = sqlite3.connect(file)
+    db.execute("PRAGMA user_version = 99")
+    db.close()
+
+
+@pytest.mark.parametrize("damage", [garbage, torn, scratched, other_version])
+def test_a_damaged_file_is_set_aside_and_said(
+    damage: Callable[[Path], None], spool: Callable[..., Spool], tmp_path: Path
+) -> None:
+    first = spool()
+    first.commit(events(1, 50))
+    first.close()
+    damage(tmp_path / FILE)
+    again = spool()
+    assert "set aside" in again.trouble
+    assert "\n" not in again.trouble
+    assert (tmp_path / f"{FILE}.damaged").exists()
+    assert again.depth == 0
+    again.commit(events(1, 5, B))
+    again.close()
+    third = spool()
+    assert (third.trouble, waiting(third)) == ("", [1, 2, 3, 4, 5]), "the new one is sound"
+
+
+def test_a_folder_that_takes_no_file_leaves_memory(spool: Callable[..., Spool], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    one = spool(tmp_path / "file" / "folder")
+    assert "held in memory" in one.trouble
+    one.commit(events(1, 5))
+    assert waiting(one) == [1, 2, 3, 4, 5]
+
+
+def test_one_file_has_one_user(spool: Callable[..., Spool]) -> None:
+    first, second = spool(), spool()
+    assert "locked" in second.trouble
+    second.commit(events(1, 1, B))
+    first.commit(events(1, 1))
+    assert [e.stream for _, e in first.waiting(0, 9)] == [A]
+
+
+steps = st.lists(
+    st.tuples(st.sampled_from(["commit", "deliver", "replace", "lose"]), st.integers(1, BATCH)),
+    min_size=20,
+    max_size=80,
+)
+
+
+@settings(max_examples=15, deadline=None)
+@given(steps)
+def test_every_event_is_waiting_delivered_or_on_record_as_lost(plan: list[tuple[str, int]]) -> None:
+    """Whatever the order of commits, deliveries and losses: nobody is forgotten, and depth and counts agree."""
+    one = Spool(None, 0)
+    made, delivered, lost = 0, set[int](), set[int]()
+    for what, n in plan:
+        if what == "commit":
+            for _ in range(8):
+                one.commit(events(made + 1, n))
+                made += n
+        elif what == "lose":
+            one.lose([(A, made + 1, made + n, n)])
+            lost |= set(range(made + 1, made + n + 1))
+            made += n
+        else:
+            rows = one.waiting(0, n)
+            one.commit([], done=[row for row, _ in rows])
+            delivered |= {e.seq for _, e in rows}
+    left = set(waiting(one))
+    told = {seq for r in one.hand_losses(10**6) for seq in range(r.first, r.last + 1)}
+    assert left | delivered | told == set(range(1, made + 1))
+    assert not left & told
+    assert one.depth == len(left)
+    assert one.dropped == len(told) - len(lost)
+    one.close()
+
+
+# -- the window -----------------------------------------------------------------------------------------------------
+
+
+class Rows:
+    """A spool of plain numbers."""
+
+    def __init__(self, count: int) -> None:
+        self.rows = [(n, Event(A, n, "event/driver", b"")) for n in range(1, count + 1)]
+
+    def waiting(self, after: int, limit: int) -> list[tuple[int, Event]]:
+        return [row for row in self.rows if row[0] > after][:limit]
+
+    def done(self, noted: list[int]) -> None:
+        self.rows = [row for row in self.rows if row[0] not in noted]
+
+
+def fly(flight: Flight, rows: Rows, now: float) -> list[int]:
+    sent = []
+    while flight.free(WINDOW, now) and (row := flight.next_row(rows)):
+        flight.off(row[0], now)
+        sent.append(row[0])
+    return sent
+
+
+def test_no_more_than_a_window_is_out_or_unnoted() -> None:
+    flight, rows = Flight(), Rows(100)
+    assert fly(flight, rows, 0) == list(range(1, WINDOW + 1))
+    for token in sorted(flight.flying)[:10]:
+        flight.landed(token, 0, 0)
+    assert fly(flight, rows, 0) == [], "ten are delivered but not noted: a power cut would repeat them"
+    assert flight.due(WINDOW, 0)
+    rows.done(flight.noted())
+    assert fly(flight, rows, 0) == list(range(WINDOW + 1, WINDOW + 11))
+
+
+def test_deliveries_are_noted_late_when_nothing_presses() -> None:
+    flight, rows = Flight(), Rows(1)
+    fly(flight, rows, 0)
+    flight.landed(next(iter(flight.flying)), 0, 1.0)
+    assert not flight.due(WINDOW, 1.0 + NOTE_S / 2)
+    assert flight.due(WINDOW, 1.0 + NOTE_S)
+
+
+def test_nobody_there_is_tried_again_alone_and_less_and_less_often() -> None:
+    flight, rows, now = Flight(), Rows(40), 0.0
+    fly(flight, rows, now)
+    pauses = []
+    for _ in range(8):
+        for token in list(flight.flying):
+            flight.landed(token, 16, now)
+        assert not flight.free(WINDOW, now)
+        pauses.append(flight.hold_s)
+        now += flight.hold_s
+        assert fly(flight, rows, now) == [1], "the oldest, alone"
+    assert pauses[0] == HOLD_S
+    assert pauses == sorted(pauses)
+    assert pauses[-1] == MAX_HOLD_S
+    flight.landed(next(iter(flight.flying)), 0, now)
+    assert fly(flight, rows, now) == list(range(2, WINDOW + 1)), "one got through: all of them"
+
+
+def test_a_final_refusal_is_not_tried_again() -> None:
+    flight, rows = Flight(), Rows(1)
+    fly(flight, rows, 0)
+    assert flight.landed(next(iter(flight.flying)), 135, 0) == 1
+    rows.done(flight.noted())
+    assert fly(flight, rows, 99) == []
+
+
+def test_no_acknowledgement_for_long_is_a_dead_link() -> None:
+    flight, rows = Flight(), Rows(3)
+    assert not flight.stuck(PROGRESS_S)
+    fly(flight, rows, 0)
+    assert not flight.stuck(PROGRESS_S - 1)
+    flight.landed(min(flight.flying), 0, PROGRESS_S - 1)
+    assert not flight.stuck(PROGRESS_S + 1)
+    assert flight.stuck(2 * PROGRESS_S)
+    assert not flight.stuck(2 * PROGRESS_S + 1), "once, then it is given time"
+
+
+def test_verdicts_on_rows_of_a_spool_that_is_gone_mean_nothing() -> None:
+    flight, rows = Flight(), Rows(1)
+    fly(flight, rows, 0)
+    old = next(iter(flight.flying))
+    flight.new_life()
+    fly(flight, rows, 0)
+    assert flight.landed(old, 0, 0) is None
+    assert len(flight.flying) == 1
+
+
+# -- the courier, its far side being a list -------------------------------------------------------------------------
+
+
+class Far:
+    """Acknowledges with what ``verdict`` says; None: not at all."""
+
+    def __init__(self) -> None:
+        self.courier: Courier
+        self.sent: list[tuple[str, bytes]] = []
+        self.verdict: int | None = 0
+        self.stalls = 0
+        self.news = threading.Condition()
+
+    def send_event(self, topic: str, payload: bytes, token: object) -> None:
+        with self.news:
+            self.sent.append((topic, payload))
+            self.news.notify_all()
+        if self.verdict is not None:
+            self.courier.settle(token, self.verdict)  # type: ignore[arg-type]
+
+    def stalled(self) -> None:
+        self.stalls += 1
+
+    def wait(self, count: int) -> None:
+        with self.news:
+            assert self.news.wait_for(lambda: len(self.sent) >= count, 10), len(self.sent)
+
+
+@pytest.fixture
+def far() -> Iterator[Far]:
+    one = Far()
+    yield one
+    one.courier.close(0.0)
+
+
+def start(far: Far, open_spool: Callable[[], Spool], **limits: int) -> Courier:
+    far.courier = Courier(open_spool, far, **limits)
+    far.courier.start()
+    return far.courier
+
+
+def test_putting_never_waits_for_the_disk_and_what_finds_no_place_is_told(far: Far, tmp_path: Path) -> None:
+    disk, clock = threading.Event(), stamper()
+
+    def hanging_disk() -> Spool:
+        assert disk.wait(10)
+        return Spool(tmp_path, MIB)
+
+    courier = start(far, hanging_disk, queue_limit=10)
+    for _ in range(25):
+        courier.put(clock.message(EventSystem, kind="started"))
+    assert courier.counters()["events_lost"] == 15
+    disk.set()
+    courier.link(True)
+    far.wait(10)
+    end = threading.Event()
+    while not (notices := courier.notices()):
+        assert not end.wait(0.01)
+    (loss,) = [n.loss for n in notices if n.loss]
+    assert (loss.first, loss.last, loss.count) == (11, 25, 15)
+    told = clock.message(EventSystem, kind="spool_lost", lost_stream=loss.stream, first=11, last=25, count=15)
+    courier.put(told, settles=loss)
+    far.wait(11)
+    courier.close(1.0)
+    again = Spool(tmp_path, MIB)
+    assert again.hand_losses(10) == [], "told and struck from the record in one transaction"
+    again.close()
+
+
+def test_a_file_that_goes_bad_while_running_is_replaced(far: Far, tmp_path: Path) -> None:
+    clock = stamper()
+    spools: list[Spool] = []
+
+    def opened() -> Spool:
+        spools.append(Spool(tmp_path, MIB))
+        return spools[-1]
+
+    def malformed(*_: object) -> None:
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+    courier = start(far, opened)
+    courier.link(True)
+    courier.put(clock.message(EventSystem, kind="started"))
+    far.wait(1)
+    spools[0].commit = malformed  # type: ignore[method-assign]
+    courier.put(clock.message(EventSystem, kind="started"))
+    far.wait(2)
+    assert b'"seq":2' in far.sent[-1][1]
+    assert len(spools) == 2
+    assert courier.fault == ""
+
+
+def test_a_replay_is_marked_and_says_how_much_is_here(far: Far) -> None:
+    clock = stamper()
+    courier = start(far, lambda: Spool(None, 0))
+    courier.link(True)
+    for _ in range(5):
+        courier.put(clock.message(EventSystem, kind="started"))
+    far.wait(5)
+    answers: list[int] = []
+    courier.replay(Ask(clock.stream, 2, 9, answers.append))
+    far.wait(9)
+    assert answers == [4]
+    assert [b'"replayed":true' in payload for _, payload in far.sent] == [False] * 5 + [True] * 4
+    courier.replay(Ask(clock.stream, 90, 99, answers.append))
+    courier.close(1.0)
+    assert answers == [4, 0]
+
+
+def test_an_event_refused_for_good_is_told_and_a_refused_telling_is_not(far: Far) -> None:
+    clock = stamper()
+    far.verdict = 135
+    courier = start(far, lambda: Spool(None, 0))
+    courier.link(True)
+    courier.put(clock.message(EventSystem, kind="started"))
+    tick = threading.Event()
+    while not (notices := courier.notices()):
+        assert not tick.wait(0.01)
+    (loss,) = [n.loss for n in notices if n.loss]
+    assert (loss.first, loss.last) == (1, 1)
+    courier.put(clock.message(EventSystem, kind="spool_lost", lost_stream=A, first=1, last=1, count=1), settles=loss)
+    far.wait(2)
+    courier.close(1.0)
+    assert courier.notices() == []
+    assert len(far.sent) == 2
+
+
+def test_a_thread_that_dies_is_told_to_the_pipeline(far: Far) -> None:
+    def broken() -> Spool:
+        raise ZeroDivisionError("defect")
+
+    courier = start(far, broken)
+    courier._thread.join(10)
+    assert "defect" in courier.fault

@@ -1,0 +1,208 @@
+"""The reference subscriber: what is double, what is missing, when to ask; and the command itself over a broker."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mosquitto_broker import BOUND_S, Mosquitto
+from wire_samples import one_of_each, stamper
+
+from edgefer.config import Publish, State
+from edgefer.errors import EX_UNAVAILABLE
+from edgefer.messages import EventSystem, Meta, Status
+from edgefer.publish.mqtt import MqttPublisher
+from edgefer.watch.gaps import ANSWER_S, CHUNK, GRACE_S, TRIES, Ask, Gaps
+
+A, B = "0123abcd", "4567ef01"
+
+
+def hear(gaps: Gaps, *numbers: int, stream: str = A) -> list[bool]:
+    return [gaps.take(stream, n) for n in numbers]
+
+
+def asks(gaps: Gaps, now: float) -> list[Ask]:
+    return list(gaps.due(now))
+
+
+def test_an_event_is_new_once() -> None:
+    gaps = Gaps()
+    assert hear(gaps, 5, 6, 6, 5, 8, 8) == [True, True, False, False, True, False]
+    assert (gaps.heard, gaps.duplicates) == (3, 3)
+
+
+def test_a_hole_is_asked_for_after_a_moment_and_again_when_nothing_comes() -> None:
+    gaps = Gaps()
+    hear(gaps, 1, 2, 6, 9)
+    assert asks(gaps, 0) == []
+    assert asks(gaps, GRACE_S) == [Ask(A, 3, 5)]
+    assert asks(gaps, GRACE_S + 1) == []
+    assert asks(gaps, GRACE_S + ANSWER_S) == [Ask(A, 3, 5)]
+    hear(gaps, 4, 3, 5)
+    assert asks(gaps, GRACE_S + 2 * ANSWER_S) == [Ask(A, 7, 8)]
+    hear(gaps, 7, 8)
+    assert (gaps.missing, asks(gaps, 999)) == (0, [])
+
+
+def test_overtaking_is_no_hole() -> None:
+    gaps = Gaps()
+    hear(gaps, 1, 3)
+    assert asks(gaps, 0) == []
+    hear(gaps, 2)
+    assert asks(gaps, 99) == []
+
+
+def test_where_we_came_in_is_no_hole_and_a_new_stream_begins_at_one() -> None:
+    gaps = Gaps()
+    hear(gaps, 500)
+    hear(gaps, 3, stream=B)
+    asks(gaps, 0)
+    assert asks(gaps, GRACE_S) == [Ask(B, 1, 2)]
+    everything = Gaps(from_start=True)
+    hear(everything, 500)
+    asks(everything, 0)
+    assert asks(everything, GRACE_S) == [Ask(A, 1, 499)]
+
+
+def test_the_end_of_a_stream_is_told_by_health() -> None:
+    gaps = Gaps()
+    gaps.tails({B: 7})  # history
+    hear(gaps, 1)
+    gaps.tails({B: 7, A: 3})
+    asks(gaps, 0)
+    assert asks(gaps, GRACE_S) == [Ask(A, 2, 3)]
+
+
+def test_what_is_lost_is_not_asked_for() -> None:
+    gaps = Gaps()
+    hear(gaps, 1, 10)
+    assert gaps.lost(A, 2, 8) == 7
+    asks(gaps, 0)
+    assert asks(gaps, GRACE_S) == [Ask(A, 9, 9)]
+    assert gaps.answered(Ask(A, 9, 9), 0, 3.0) == 1
+    assert (gaps.missing, gaps.given_up) == (0, 8)
+
+
+def test_a_device_that_never_answers_is_given_up() -> None:
+    gaps, now, asked = Gaps(), 0.0, 0
+    hear(gaps, 1, 3)
+    while gaps.missing:
+        asked += len(asks(gaps, now))
+        now += ANSWER_S
+    assert asked == TRIES
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.permutations(range(1, 40)), st.lists(st.integers(1, 39), max_size=30), st.integers(5, 39))
+def test_whatever_the_order_everything_is_heard_once(order: list[int], doubles: list[int], cut: int) -> None:
+    gaps = Gaps(from_start=True)
+    new = [n for n in order[:cut] + doubles if gaps.take(A, n)]
+    gaps.tails({A: 39})
+    now = 0.0
+    while gaps.missing:
+        for ask in asks(gaps, now):
+            assert ask.last - ask.first < CHUNK
+            new += [n for n in range(ask.first, ask.last + 1) if gaps.take(A, n)]
+        now += GRACE_S
+    assert sorted(new) == list(range(1, 40))
+
+
+@pytest.mark.broker
+def test_the_command_asks_for_what_it_missed(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    """Events from before it came (--all), each once, as JSON lines."""
+    clock = stamper()
+    device = MqttPublisher(Publish(port=mosquitto.port), "car-1", clock, State(folder=str(tmp_path), spool_mb=1))
+    device.open(next(m for m in one_of_each(stamper()) if isinstance(m, Meta)))
+    for _ in range(5):
+        device.publish(clock.message(EventSystem, kind="started"))
+    ahead = subprocess.Popen(watch(mosquitto.port), stdout=subprocess.PIPE, text=True)  # takes the first five
+    try:
+        assert {e["seq"] for e in events(ahead, 5)} == {1, 2, 3, 4, 5}
+        late = subprocess.Popen(watch(mosquitto.port, "--all"), stdout=subprocess.PIPE, text=True)
+        try:
+            lines = read_until(late, lambda said: said.get("topic") == "meta")
+            device.publish(clock.message(EventSystem, kind="started"))
+            lines += read_until(late, lambda said: said.get("topic") == "rsp/replay")
+            got = {e["seq"]: e["replayed"] for e in events(late, 5)}
+            assert got == dict.fromkeys(range(1, 6), True)
+            assert {"watch": "asked", "stream": clock.stream, "first": 1, "last": 5} in lines
+        finally:
+            end(late)
+    finally:
+        end(ahead)
+        device.close(clock.message(Status, state="stopped", session=1))
+
+
+def watch(port: int, *more: str) -> list[str]:
+    return [sys.executable, "-m", "edgefer", "watch", "car-1", "--port", str(port), "--json", *more]
+
+
+def read_until(process: subprocess.Popen[str], last: object) -> list[dict]:
+    timer = threading.Timer(BOUND_S, process.kill)
+    timer.start()
+    lines = []
+    try:
+        for line in process.stdout:  # type: ignore[union-attr]
+            lines.append(json.loads(line))
+            if last(lines[-1]):  # type: ignore[operator]
+                return lines
+    finally:
+        timer.cancel()
+    raise AssertionError(f"it ended, or said nothing more: {lines[-3:]}")
+
+
+def events(process: subprocess.Popen[str], count: int) -> list[dict]:
+    found: list[dict] = []
+
+    def enough(line: dict) -> bool:
+        if line.get("topic", "").startswith("event/"):
+            found.append(line["payload"])
+        return len(found) == count
+
+    read_until(process, enough)
+    return found
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    process.terminate()
+    process.communicate(timeout=BOUND_S)
+    assert process.returncode == 0
+
+
+@pytest.mark.broker
+def test_on_a_pipe_it_shows_a_line_and_a_refusing_broker_is_one_line(
+    make_mosquitto: object, mosquitto: Mosquitto
+) -> None:
+    clock = stamper()
+    device = MqttPublisher(Publish(port=mosquitto.port), "car-1", clock)
+    device.open(next(m for m in one_of_each(clock) if isinstance(m, Meta)))
+    shown = subprocess.Popen(watch(mosquitto.port)[:-1], stdout=subprocess.PIPE, text=True)
+    try:
+        stop = threading.Event()
+
+        def feed() -> None:
+            while not stop.wait(0.2):
+                device.publish(one_of_each(clock)[0])
+
+        feeder = threading.Thread(target=feed)
+        feeder.start()
+        timer = threading.Timer(BOUND_S, shown.kill)
+        timer.start()
+        assert any("happiness" in line for line in shown.stdout)  # type: ignore[union-attr]
+        timer.cancel()
+    finally:
+        stop.set()
+        feeder.join()
+        end(shown)
+        device.close(clock.message(Status, state="stopped", session=1))
+    closed = make_mosquitto(users={"somebody": "else"})  # type: ignore[operator]
+    refused = subprocess.run(watch(closed.port), capture_output=True, text=True, timeout=30, check=False)
+    assert refused.returncode == EX_UNAVAILABLE
+    assert refused.stderr.count("\n") == 1
+    assert "refuses" in refused.stderr

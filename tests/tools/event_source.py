@@ -1,0 +1,109 @@
+"""A device without cameras: the real publisher and spool, fed with numbered events. Killed and counted by the tests.
+
+    event_source.py PORT FOLDER [--every S] [--count N] [--spool-mb N] [--host HOST]
+
+One event every S seconds, a state every 0.1 s, health every second; after N events it only keeps the connection.
+SIGTERM ends it cleanly; it prints its counters then. A line "ready" says that events flow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import signal
+import sys
+import threading
+import time
+
+from edgefer import messages
+from edgefer.config import Publish, State
+from edgefer.messages import EventDriver, EventSystem, Health, Meta, Stamper, StateDriver, Status
+from edgefer.publish.mqtt import MqttPublisher
+from edgefer.report import ClockWatch
+from edgefer.types import LensState
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("port", type=int)
+    parser.add_argument("folder")
+    parser.add_argument("--every", type=float, default=0.01)
+    parser.add_argument("--count", type=int, default=10**9)
+    parser.add_argument("--spool-mb", type=int, default=4)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--keepalive", type=int, default=5)
+    return parser.parse_args()
+
+
+class Source:
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args = args
+        self.stamper = Stamper("car-1", messages.new_stream(), messages.boot_id())
+        config = Publish(host=args.host, port=args.port, keepalive_s=args.keepalive)
+        self.publisher = MqttPublisher(config, "car-1", self.stamper, State(folder=args.folder, spool_mb=args.spool_mb))
+        self.clock = ClockWatch()
+        self.made = 0
+
+    def meta(self) -> Meta:
+        bundle = messages.BundleInfo(name="none", version="1", sha256="0" * 64)
+        return self.stamper.message(
+            Meta, software="event source", bundle=bundle, labels=("a", "b"), schemas=(), cameras=(), limits={}
+        )
+
+    def run(self, stop: threading.Event) -> None:
+        self.publisher.open(self.meta())
+        print("ready", flush=True)
+        state = health = due = time.monotonic()
+        while not stop.is_set():
+            now = time.monotonic()
+            while self.made < self.args.count and due <= now:
+                due += self.args.every
+                self.event()
+            self.look_at_the_clock()
+            if now >= state:
+                state = now + 0.1
+                self.state()
+            if now >= health:
+                health = now + 1.0
+                self.health()
+            self.publisher.check()
+            stop.wait(min(self.args.every, 0.05))
+        self.publisher.close(self.stamper.message(Status, state="stopped", session=1))
+        print(json.dumps({"made": self.made, **self.publisher.counters()}), flush=True)
+
+    def event(self) -> None:
+        self.made += 1
+        a, b = ("a", "b") if self.made % 2 else ("b", "a")
+        self.publisher.publish(self.stamper.message(EventDriver, kind="label", before=a, after=b, conf=0.5))
+
+    def look_at_the_clock(self) -> None:
+        step = self.clock.update(self.stamper.offset_ns())
+        if step is not None:
+            self.made += 1
+            self.publisher.publish(self.stamper.message(EventSystem, kind="clock_step", detail=f"{step:+.3f} s"))
+
+    def state(self) -> None:
+        quality = messages.Quality(face=1.0, age_ms=0, lenses=(LensState.OK, LensState.OK))
+        said = {"valid": True, "label": "a", "conf": 0.5, "probs": {"a": 0.5}, "bundle": "none@1"}
+        self.publisher.publish(self.stamper.message(StateDriver, **said, quality=quality))
+
+    def health(self) -> None:
+        counters = self.publisher.counters()
+        depth = counters.pop("spool_depth")
+        said = {"rates": {}, "stages": {}, "memory_mb": 0.0, "temperatures": {}, "uptime_s": 0.0}
+        events = self.publisher.tails()
+        self.publisher.publish(
+            self.stamper.message(Health, **said, counters=counters, spool_depth=depth, events=events)
+        )
+
+
+def main() -> None:
+    logging.basicConfig(level="WARNING", stream=sys.stderr)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    Source(arguments()).run(stop)
+
+
+if __name__ == "__main__":
+    main()
