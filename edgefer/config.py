@@ -140,6 +140,15 @@ class Health(Section):
     period_s: float = Field(10.0, ge=1, le=3600, description="health message interval, seconds")
 
 
+class Update(Section):
+    """Signed bundles that arrive while the vehicle is in use."""
+
+    key_1: str = Field("", description="public key (PEM) that may sign bundles; both slots empty: no updates")
+    key_2: str = Field("", description="a second such key, for moving to a new one without a gap")
+    store: str = Field("", description="folder of staged bundles; empty: bundles in $STATE_DIRECTORY")
+    confirm_s: Seconds = Field(300.0, description="a new bundle in good health for this long is confirmed, seconds")
+
+
 class Log(Section):
     """What the daemon writes to standard error."""
 
@@ -159,6 +168,7 @@ class Config(Section):
     decide: Decide = Decide()
     publish: Publish = Publish()
     health: Health = Health()
+    update: Update = Update()
     log: Log = Log()
 
 
