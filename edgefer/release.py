@@ -77,7 +77,9 @@ def verify(folder: Path, keys: Keys) -> Release:
     if not keys:
         raise BundleError(f"{folder}: no key to check its signature with; set 'update.key_1'")
     if not keys.vouch(signature, CONTEXT + data):
-        raise BundleError(f"{folder / RELEASE}: not signed by a key this device trusts ('update.key_1', 'update.key_2')")
+        raise BundleError(
+            f"{folder / RELEASE}: not signed by a key this device trusts ('update.key_1', 'update.key_2')"
+        )
     try:
         release = Release.model_validate_json(data)
     except ValidationError as e:
@@ -127,7 +129,9 @@ def _load(key: str, name: str) -> Ed25519PublicKey:
     except OSError as e:
         raise ConfigError(f"'{key}': {name}: {e.strerror}") from None
     except ValueError:
-        raise ConfigError(f"'{key}': {name}: not a public key in PEM; it is the update.pub of `export keygen`") from None
+        raise ConfigError(
+            f"'{key}': {name}: not a public key in PEM; it is the update.pub of `export keygen`"
+        ) from None
     if not isinstance(loaded, Ed25519PublicKey):
         raise ConfigError(f"'{key}': {name}: not an Ed25519 key; `python -m export keygen` makes one")
     return loaded

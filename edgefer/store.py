@@ -67,7 +67,9 @@ class Store:
             if self._already_here(signed):
                 return self._entry(signed.title)
             if len(self.entries()) >= MAX_STAGED:
-                raise BundleError(f"{self.folder}: {MAX_STAGED} bundles are staged already; activate one, the rest goes")
+                raise BundleError(
+                    f"{self.folder}: {MAX_STAGED} bundles are staged already; activate one, the rest goes"
+                )
             self._stage(source, signed)
             return self._entry(signed.title)
 
@@ -145,7 +147,9 @@ class Store:
         except FileNotFoundError:
             return 0
         except (OSError, ValueError) as e:
-            raise BundleError(f"{self.folder / HIGHEST}: unreadable ({e}); write the number of the release in it") from None
+            raise BundleError(
+                f"{self.folder / HIGHEST}: unreadable ({e}); write the number of the release in it"
+            ) from None
 
     def entries(self) -> list[Entry]:
         """Every staged bundle, newest release first."""
@@ -247,6 +251,20 @@ class Store:
         shutil.rmtree(gone, ignore_errors=True)
         os.rename(path, gone)
         shutil.rmtree(gone, ignore_errors=True)
+
+
+def become_owner(folder: Path) -> None:
+    """When root works on the service's store: go on as its owner, for good. Raises ServiceError."""
+    if os.geteuid() != 0:
+        return
+    try:
+        owner = os.stat(next(p for p in (folder, *folder.parents) if p.exists()))
+        if owner.st_uid != 0:
+            os.setgroups([])
+            os.setresgid(owner.st_gid, owner.st_gid, owner.st_gid)
+            os.setresuid(owner.st_uid, owner.st_uid, owner.st_uid)
+    except OSError as e:
+        raise ServiceError(f"{folder}: cannot work as its owner: {e.strerror}") from None
 
 
 def _copy_bundle(source: Path, to: Path) -> None:

@@ -1,8 +1,8 @@
-"""Runs under strace in tests/test_power_cut.py: kills an operation on a store at the entry of every system call that writes.
+"""Runs under strace in tests/test_power_cut.py: kills an operation on a store at every writing system call's entry.
 
-strace counts calls of each kind per process and sends SIGKILL at the entry of the AT-th. So a child makes AT - k calls of
-one kind on something harmless, then works on the store, and dies at its k-th real call of that kind: one strace serves
-all the cuts. Usage: python power_cutter.py PREPARED SCRATCH NAME OPERATION KEY; prints "CALL k" and a line for every cut.
+strace counts calls of each kind per process and sends SIGKILL at the entry of the AT-th. So a child makes AT - k calls
+of one kind on something harmless, then works on the store, and dies at its k-th real call of that kind: one strace
+serves all the cuts. Usage: python power_cutter.py PREPARED SCRATCH NAME OPERATION KEY; prints a line for every cut.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "edgefer"
 STAGES = {"capture", "locate", "align", "infer", "decide", "publish"}
 SHARED = {"types", "config", "errors", "bundle", "messages"}
-KNOWS_SEVERAL = {"pipeline", "app", "api", "bench", "doctor", "cli", "demo"}
+KNOWS_SEVERAL = {"pipeline", "app", "api", "bench", "doctor", "cli", "demo", "reload", "serving"}
 
 
 def modules() -> list[Path]:

@@ -83,7 +83,7 @@ def test_nothing_older_than_what_was_confirmed_comes_in(w: Workshop) -> None:
     older = w.bundle("1.1.0", 5)
     store.install(older)
     confirmed(store, w.bundle("1.2.0", 7))
-    with pytest.raises(BundleError, match="5 is below 7.*sign it again"):
+    with pytest.raises(BundleError, match=r"5 is below 7.*sign it again"):
         store.install(older)
     assert [e.name for e in store.entries()] == ["default@1.2.0"], "what can never serve again is gone"
     store.install(w.bundle("1.2.1", 7))  # the same number is not lower
@@ -132,7 +132,9 @@ def test_a_key_that_is_none_names_its_slot(w: Workshop, tmp_path: Path) -> None:
         assert "\n" not in str(e.value)
 
 
-@pytest.mark.parametrize("name", ["../staged/default@1.1.0", "/etc", "https://x/y", "default", "default@1.1.0/", "", "."])
+@pytest.mark.parametrize(
+    "name", ["../staged/default@1.1.0", "/etc", "https://x/y", "default", "default@1.1.0/", "", "."]
+)
 def test_only_names_are_activated_never_paths(name: str, w: Workshop) -> None:
     store = w.store()
     store.install(w.bundle("1.1.0", 5))
@@ -295,7 +297,7 @@ def test_of_a_thousand_spoilt_bundles_none_is_accepted_and_the_old_one_serves_on
     good = w.bundle("1.2.0", 8)
     shutil.rmtree(w.folder / "other", ignore_errors=True)
     w.bundle("1.3.0", 9).rename(w.folder / "other")
-    before, accepted = tree(store.folder), []
+    before, accepted, refused = tree(store.folder), [], []
     for k in range(1000):
         spoil = SPOILS[k % len(SPOILS)]
         staged = store.folder / "staged" / "default@1.2.0"
@@ -308,10 +310,10 @@ def test_of_a_thousand_spoilt_bundles_none_is_accepted_and_the_old_one_serves_on
             store.activate("default@1.2.0")
             accepted.append((k, spoil.__name__))
         except EdgeferError as e:
-            assert e.exit_code == EX_CONFIG, e
-            assert "\n" not in str(e), e
+            refused.append((e.exit_code, "\n" in str(e)))
         shutil.rmtree(target, ignore_errors=True)
     assert accepted == []
+    assert refused == [(EX_CONFIG, False)] * 1000
     assert tree(store.folder) == before
     assert store.open(serves)
     store.install(good)  # and unspoilt it is accepted
@@ -337,7 +339,9 @@ def test_keys_are_private_locked_on_request_and_never_overwritten(tmp_path: Path
     assert sign.sign(bundle, 6, key, tmp_path / "words").number == 6
     with pytest.raises(InputError, match="not a private key"):
         sign.sign(bundle, 6, tmp_path / "keys" / sign.PUBLIC)
-    assert Store(tmp_path / "s", Keys([str(tmp_path / "keys" / sign.PUBLIC)]), lambda b: None).install(bundle).number == 6
+    assert (
+        Store(tmp_path / "s", Keys([str(tmp_path / "keys" / sign.PUBLIC)]), lambda b: None).install(bundle).number == 6
+    )
 
 
 def test_what_does_not_open_is_not_signed(tmp_path: Path, w: Workshop) -> None:

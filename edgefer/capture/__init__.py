@@ -17,6 +17,7 @@ from edgefer.capture.picture import PictureSource
 from edgefer.capture.recorder import Recorder, record
 from edgefer.capture.recording import Epoch, RecordingSource, read_recording
 from edgefer.capture.rig import Rig
+from edgefer.capture.single import only_visible
 from edgefer.capture.source import Clock, EndOfStream, Source
 from edgefer.capture.stacked import StackedSource
 from edgefer.config import Capture
@@ -38,6 +39,11 @@ def open_rig(config: Capture, clock: Clock = now_ns) -> Rig:
 
 def open_sources(config: Capture, clock: Clock = now_ns) -> tuple[Source, ...]:
     """The sources of ``config``, not yet opened; errors as `open_rig`."""
+    sources = _both(config, clock)
+    return only_visible(sources) if config.visible_only else sources
+
+
+def _both(config: Capture, clock: Clock) -> tuple[Source, ...]:
     sources = KINDS[config.kind](config, clock)
     if config.layout == "separate" or config.kind == "picture":  # a picture's second lens is simulated
         return sources

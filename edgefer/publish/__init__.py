@@ -29,6 +29,9 @@ class Publisher(Protocol):
     def check(self) -> None:
         """Raises ServiceError, one line, once it is certain that waiting will not help."""
 
+    def renew(self) -> None:
+        """Certificates or passwords on disk may be new ones: use them. Nothing where there are none."""
+
     def close(self, final: Status) -> None:
         """Say ``final``, wait a bounded time until it is through, let go of everything."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 import sys
 import threading
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from edgefer.config import Publish
 from edgefer.errors import ServiceError
 from edgefer.messages import Message, Meta, Stamper, Status, encode, topic
-from edgefer.publish._mqtt_parts import Ledger, Tally, read_password, tls_context
+from edgefer.publish._mqtt_parts import Ledger, Tally
+from edgefer.publish._tls import Secrets
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client, MQTTMessageInfo
@@ -50,9 +52,10 @@ class MqttPublisher:
         topic(dev, Status)  # refuses a bad device id here, not at the first message
         self._config, self._dev, self._stamper = config, dev, stamper
         self._will_delay_s, self._queue_limit = will_delay_s, queue_limit
-        self._where = f"broker {config.host}:{config.port}"
+        self._where = f"broker {config.host}" + ("" if config.host.startswith("/") else f":{config.port}")
         self._client: Client | None = None
         self._meta: Meta | None = None
+        self._secrets: Secrets | None = None
         self._ledger, self._tally = Ledger(), Tally()
         self._session = 0
         self._connected = self._ever_connected = self._closing = self._outage_told = False
@@ -81,6 +84,18 @@ class MqttPublisher:
     def check(self) -> None:
         if self._fault:
             raise ServiceError(self._fault)
+
+    def renew(self) -> None:
+        """New certificates or another password on disk: connect anew with them. The broker sees a short outage."""
+        link = self._client.socket() if self._client is not None else None
+        if self._client is None or self._secrets is None or not self._secrets.renew():
+            return
+        if self._config.username:
+            self._client.username_pw_set(self._config.username, self._secrets.password)
+        if link is not None:
+            with contextlib.suppress(OSError):
+                # Below TLS: SSLSocket.shutdown would drop its state under the network thread.
+                socket.socket.shutdown(link, socket.SHUT_RDWR)  # type: ignore[arg-type]
 
     def close(self, final: Status) -> None:
         """Say ``final`` (with this connection's session number), disconnect, join; at most 2 x CLOSE_S."""
@@ -117,6 +132,7 @@ class MqttPublisher:
         five = self._config.protocol == "5"
         client = paho.Client(
             CallbackAPIVersion.VERSION2,
+            transport="unix" if self._config.host.startswith("/") else "tcp",
             client_id=f"edgefer-{self._dev}",
             clean_session=None if five else True,
             protocol=paho.MQTTv5 if five else paho.MQTTv311,
@@ -135,12 +151,11 @@ class MqttPublisher:
         return client
 
     def _secure(self, client: Client) -> None:
-        password = read_password(self._config)
+        self._secrets = Secrets(self._config)
         if self._config.username:
-            client.username_pw_set(self._config.username, password)
-        context = tls_context(self._config)
-        if context is not None:
-            client.tls_set_context(context)
+            client.username_pw_set(self._config.username, self._secrets.password)
+        if self._secrets.context is not None:
+            client.tls_set_context(self._secrets.context)
 
     def _properties(self, packet: str, **values: int) -> Properties | None:
         if self._config.protocol != "5":
@@ -196,6 +211,8 @@ class MqttPublisher:
     # -- callbacks of paho's thread -------------------------------------------------------------------------------
 
     def _on_pre_connect(self, client: Client, _userdata: Any) -> None:
+        if self._secrets is not None and self._secrets.renew() and self._config.username:
+            client.username_pw_set(self._config.username, self._secrets.password)
         # A fresh number for every attempt: a will of an older connection is recognised by its lower one.
         self._session = max(self._session + 1, self._stamper.mono_ns() // 1_000_000)
         will = self._stamper.message(Status, state="offline", session=self._session)

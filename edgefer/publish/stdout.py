@@ -50,6 +50,9 @@ class StdoutPublisher:
         if self._lost:
             raise ServiceError(self._lost)
 
+    def renew(self) -> None:
+        pass
+
     def close(self, final: Status) -> None:
         if self.connected:
             self.publish(final)
