@@ -33,7 +33,7 @@ test: setup
 	@$(BIN)/python -m pytest $(ARGS)
 
 lint: setup
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check -q . && $(BIN)/mypy && echo "lint: clean"
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check -q . && $(BIN)/mypy && $(BIN)/python .ci/audit.py && { ! command -v shellcheck >/dev/null || shellcheck deploy/*.sh; } && echo "lint: clean"
 
 bench: setup
 	@$(BIN)/edgefer bench $(ARGS)

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from bundle_workshop import copy_of_default, edit_golden
 from locate_portraits import astronaut
+from mosquitto_broker import Mosquitto
 from release_workshop import Workshop
 
 from edgefer.bundle import open_bundle
@@ -35,6 +36,7 @@ class Manager:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.state = folder / "state"
+        self.publish = 'kind = "stdout"'
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.bind(str(folder / "notify"))
         self._socket.settimeout(20)
@@ -43,7 +45,7 @@ class Manager:
     def configure(self, text: str, rate_hz: float = 5.0) -> Path:
         face, file = self.folder / "face.png", self.folder / "edgefer.toml"
         cv2.imwrite(str(face), astronaut())
-        publish = f'[publish]\nkind = "stdout"\nrate_hz = {rate_hz}\n'
+        publish = f"[publish]\n{self.publish}\nrate_hz = {rate_hz}\n"
         capture = "" if "[capture]" in text else f'[capture]\nkind = "picture"\nsource = "{face}"\n'
         file.write_text(capture + publish + text)
         return file
@@ -62,7 +64,7 @@ class Manager:
             command, env={**env, **environ}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         if pipe:
-            fcntl.fcntl(self.process.stdout, 1031, pipe)  # F_SETPIPE_SZ, which Python 3.9 did not name yet
+            fcntl.fcntl(self.process.stdout, fcntl.F_SETPIPE_SZ, pipe)
         return self.process
 
     def hear(self) -> str:
@@ -131,6 +133,25 @@ def test_ready_alive_stopping_stopped(manager: Manager, number: signal.Signals) 
     assert process.returncode == EX_OK
     assert '"state":"stopped"' in out.splitlines()[-1]
     assert "Traceback" not in err
+
+
+@pytest.mark.broker
+@pytest.mark.parametrize("hangs", [False, True], ids=["broker answers", "broker hangs"])
+def test_a_stop_takes_less_than_five_seconds(hangs: bool, manager: Manager, mosquitto: Mosquitto) -> None:
+    manager.publish = f"port = {mosquitto.port}"
+    process = manager.start("")
+    manager.until("READY=1")
+    assert process.stderr is not None
+    while "connected" not in process.stderr.readline():
+        pass
+    assert mosquitto._process is not None
+    if hangs:
+        mosquitto._process.send_signal(signal.SIGSTOP)
+    began = time.monotonic()
+    manager.stop()
+    assert time.monotonic() - began < 5
+    assert process.returncode == EX_OK
+    assert Life(manager.state).record.running is False, "and it is no crash"
 
 
 def test_a_stalled_pipeline_starves_the_watchdog_and_its_death_shows_where(manager: Manager) -> None:

@@ -287,6 +287,7 @@ def test_the_service_renews_on_sighup_and_shows_no_secret(
         assert service.stderr is not None
         shown += service.stderr.read().encode()
         assert service.wait(BOUND_S) == EX_OK
+    until(lambda: monitor.said("car-1/status", state="stopped"), "the last state is no stop")
     assert b"new certificates or password loaded" in shown
     keys = [x for end in ("car-1.key",) for x in (fleet.folder / end).read_text().splitlines() if "---" not in x]
     for secret in ("hush-hush-7141", *keys):
