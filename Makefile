@@ -42,7 +42,7 @@ torture: setup
 	@EDGEFER_TORTURE=full $(BIN)/python -m pytest tests/publish/test_torture.py tests/publish/test_commands.py -k "torture or flood" $(ARGS)
 
 lint: setup
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check -q . && $(BIN)/mypy && echo "lint: clean"
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check -q . && $(BIN)/mypy && $(BIN)/python .ci/audit.py && { ! command -v shellcheck >/dev/null || shellcheck deploy/*.sh; } && echo "lint: clean"
 
 bench: setup
 	@$(BIN)/edgefer bench $(ARGS)

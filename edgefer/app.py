@@ -7,55 +7,76 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
-from pathlib import Path
 
-from edgefer import bundle as bundles
 from edgefer import messages, sdnotify
 from edgefer.align import Aligner
 from edgefer.bundle import Bundle
 from edgefer.capture import open_rig
 from edgefer.capture.rig import Rig
 from edgefer.config import Config, Locate
-from edgefer.control import Activate, Control, PrivacyMemory, no_store
+from edgefer.control import Control, PrivacyMemory
 from edgefer.decide import Decider
-from edgefer.errors import BundleError
+from edgefer.errors import EdgeferError
 from edgefer.health import StageTimes, Watchdog, memory_mb, temperatures
-from edgefer.infer import Network, open_network, reason
-from edgefer.infer.builder import STALL_S
+from edgefer.infer import Network, reason
 from edgefer.infer.tensorrt import DetectorEngine
+from edgefer.journal import fields
+from edgefer.life import Life, Step
 from edgefer.locate import Locator
-from edgefer.locate.yunet import MODEL_FILE, MODEL_SHA256, YuNet, YuNetEngine, canvas, check_forward, model_path
+from edgefer.locate.yunet import YuNet, YuNetEngine, canvas, check_forward, model_path
 from edgefer.messages import Health, Message, Meta, Stamper, Status
 from edgefer.pipeline import Pipeline
 from edgefer.publish import Publisher, open_publisher
 from edgefer.registration import WINDOW, RegistrationCheck, window_template
+from edgefer.reload import Parts, Reloader, Requests
 from edgefer.report import Every, Reporter
+from edgefer.serving import Serving, open_store, tell_start, visible_only
 from edgefer.shutter import Shutter
 from edgefer.types import Reading, now_ns
 
 log = logging.getLogger("edgefer")
 
 
-def open_bundle(config: Config) -> Bundle:
-    return bundles.open_bundle(Path(config.infer.bundle) if config.infer.bundle else bundles.DEFAULT)
+def run(
+    config: Config,
+    should_stop: Callable[[], bool],
+    on_reading: Callable[[Reading], None] | None = None,
+    requests: Requests | None = None,
+    reread: Callable[[], Config] | None = None,
+) -> None:
+    """The daemon: until ``should_stop`` or the end of a recording. Raises EdgeferError, one line.
+
+    ``requests``: what SIGHUP asks for; ``reread`` gives the configuration as it is then.
+    """
+    life = Life(config.state.path())
+    serving = Serving(config, open_store(config), life)
+    config = visible_only(config) if serving.step is Step.VISIBLE_ONLY else config
+    try:
+        with (
+            started(config, on_reading=on_reading, serving=serving) as pipeline,
+            _reloader(pipeline, config, serving, requests or Requests(), reread or (lambda: config)),
+        ):
+            _loop(config, pipeline, should_stop)
+    except EdgeferError:
+        life.end()  # told in one line and not cured by another bundle: no crash
+        raise
+    life.end()
 
 
-def run(config: Config, should_stop: Callable[[], bool], on_reading: Callable[[Reading], None] | None = None) -> None:
-    """The daemon: until ``should_stop`` or the end of a recording. Raises EdgeferError, one line."""
-    with started(config, on_reading=on_reading) as pipeline:
-        try:
-            if not should_stop():
-                sdnotify.notify("READY=1")
-                log.info("ready: device %s", config.device)
-            pipeline.run(should_stop)
-        finally:
-            sdnotify.notify("STOPPING=1")
+def _loop(config: Config, pipeline: Pipeline, should_stop: Callable[[], bool]) -> None:
+    try:
+        if not should_stop():
+            sdnotify.notify("READY=1")
+            log.info("ready: device %s", config.device, extra=fields(device=config.device, version=version()))
+        pipeline.run(should_stop)
+    finally:
+        sdnotify.notify("STOPPING=1")
 
 
 @contextmanager
 def started(
     config: Config, rig: Rig | None = None, on_reading: Callable[[Reading], None] | None = None,
-    activate: Activate = no_store,
+    serving: Serving | None = None,
 ) -> Iterator[Pipeline]:  # fmt: skip
     """Everything open, the network proven, the cameras running unless privacy is on; then the same in reverse.
 
@@ -65,27 +86,26 @@ def started(
     memory = PrivacyMemory(config.state.path())
     # A missing recording shows before the network loads.
     shutter = Shutter(lambda: rigs.pop() if rigs else open_rig(config.capture), closed=memory.read())
-    bundle = open_bundle(config)
-    fallbacks: list[str] = []
-    network = open_network(bundle, config.infer, tell_start, fallbacks.append)
+    serving = serving or Serving(config)
+    bundle, network = serving.open()
     log.info("bundle %s opened on %s, golden vectors passed", bundle.title, network.backend)
     try:
-        locator = open_locator(config, network.backend, fallbacks.append)
+        locator = open_locator(config, network.backend, serving.fell_back)
     except BaseException:
         network.close()
         raise
     try:
         stamper = Stamper(config.device, messages.new_stream(), messages.boot_id())
         publisher = open_publisher(config.publish, config.device, stamper, config.state)
-        pipeline = wire(config, bundle, network, locator, shutter, publisher, stamper, memory, activate)
+        pipeline = wire(config, bundle, network, locator, shutter, publisher, stamper, memory, serving)
         pipeline.on_reading = on_reading
         publisher.private(shutter.closed)
         publisher.open(meta(config, bundle, stamper, shutter))
         try:
             with shutter:
                 publisher.publish(stamper.message(messages.EventSystem, kind="started", detail=bundle.title))
-                for why in fallbacks:
-                    publisher.publish(stamper.message(messages.EventSystem, kind="backend_fallback", detail=why[:512]))
+                for kind, detail in serving.take_told():
+                    publisher.publish(stamper.message(messages.EventSystem, kind=kind, detail=detail))
                 yield pipeline
         finally:
             publisher.close(stamper.message(Status, state="stopped", session=max(1, now_ns() // 1_000_000)))
@@ -94,9 +114,18 @@ def started(
         network.close()
 
 
-def tell_start(step: str) -> None:
-    """A long start (an engine is being built) goes on: the service manager waits as long as steps come."""
-    sdnotify.notify(f"EXTEND_TIMEOUT_USEC={int((STALL_S + 60) * 1e6)}\nSTATUS={step}")
+def _reloader(
+    pipeline: Pipeline, config: Config, serving: Serving, requests: Requests, reread: Callable[[], Config]
+) -> Reloader:
+    stamper, rig = pipeline.reporter.stamper, pipeline.rig
+    parts = Parts(
+        locator=lambda new: open_locator(new, pipeline.network.backend, serving.fell_back),
+        check=lambda new, bundle: registration_check(new, bundle, stamper),
+        meta=lambda new, bundle: meta(new, bundle, stamper, rig),
+    )
+    reloader = Reloader(requests, reread, config, serving, pipeline, stamper, parts)
+    pipeline.control.activate = reloader.activate
+    return reloader
 
 
 def open_locator(config: Config, backend: str, on_fallback: Callable[[str], object]) -> Locator:
@@ -137,17 +166,19 @@ def wire(
     publisher: Publisher,
     stamper: Stamper,
     memory: PrivacyMemory,
-    activate: Activate = no_store,
+    serving: Serving,
 ) -> Pipeline:
     m = bundle.manifest
-    if m.detector.sha256 != MODEL_SHA256:
-        raise BundleError(f"{bundle.path}: made with another face detector than {MODEL_FILE}; install a fitting bundle")
     times = StageTimes()
     reporter = Reporter(stamper, bundle.title, config.publish.rate_hz, rig.lenses)
 
     def set_rate(rate_hz: float) -> None:
         reporter.set_rate(rate_hz)
         publisher.publish(meta(config, bundle, stamper, rig, rate_hz))
+
+    def alive(state: str) -> None:
+        sdnotify.notify(state)
+        serving.beat(times.counts()["infer"])
 
     return Pipeline(
         rig=rig,
@@ -157,8 +188,8 @@ def wire(
         decider=Decider(config.decide, m.labels, m.temperature, m.thresholds.min_conf, m.lenses_needed),
         reporter=reporter,
         publisher=publisher,
-        control=Control(publisher, rig, memory, set_rate, activate),
-        watchdog=Watchdog(sdnotify.notify),
+        control=Control(publisher, rig, memory, set_rate),
+        watchdog=Watchdog(alive),
         check=registration_check(config, bundle, stamper),
         health=HealthSource(stamper, rig, publisher, times, config.health.period_s),
         times=times,
@@ -201,9 +232,12 @@ class HealthSource:
         self, stamper: Stamper, rig: Shutter, publisher: Publisher, times: StageTimes, period_s: float
     ) -> None:
         self._stamper, self._rig, self._publisher, self._times = stamper, rig, publisher, times
-        self._due = Every(period_s, now_ns)
+        self.set_period(period_s)
         self._start = self._then = time.monotonic()
         self._done, self._counted = times.counts(), rig.counters()
+
+    def set_period(self, period_s: float) -> None:
+        self._due = Every(period_s, now_ns)
 
     def __call__(self) -> Message | None:
         if not self._due():

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from edgefer import app
+from edgefer import app, serving
 from edgefer.bench import write_json
 from edgefer.bundle import Bundle
 from edgefer.config import Config
@@ -36,7 +36,7 @@ WARM = 20
 def bench_engines(config: Config, seconds: float, file: Path | None) -> None:
     """Measure, print, write the JSON when asked. Raises EdgeferError of one line, without a GPU too."""
     cuda, vendor = open_cuda(), load()
-    bundle = app.open_bundle(config)
+    bundle = serving.bundle_to_serve(config)
     manners = [m for m in MANNERS if m[0] == "copy" or cuda.can_map]
     report: dict[str, Any] = {"gpu": cuda.gpu.name, "library": vendor.title, "integrated": cuda.integrated}
     with ExitStack() as stack:

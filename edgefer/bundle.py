@@ -193,7 +193,7 @@ class Bundle:
 
 def open_bundle(path: Path = DEFAULT) -> Bundle:
     """Read and verify a bundle folder. Raises BundleError naming the file and the remedy."""
-    manifest = _manifest(path)
+    manifest = read_manifest(path)
     for name, expected in manifest.files.items():
         _verify(path / name, expected)
     return Bundle(path, manifest, _golden(path / GOLDEN, manifest))
@@ -204,7 +204,8 @@ def file_sha256(path: Path) -> str:
         return hashlib.sha256(f.read()).hexdigest()
 
 
-def _manifest(path: Path) -> Manifest:
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of a bundle folder, its own hash right; the files it lists are not looked at. Raises BundleError."""
     file = path / MANIFEST
     try:
         data, expected = file.read_bytes(), (path / MANIFEST_HASH).read_text(encoding="ascii").strip()

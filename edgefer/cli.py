@@ -11,8 +11,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, NoReturn
 
 from edgefer import config as configuration
@@ -21,6 +22,9 @@ from edgefer.errors import EX_OK, EX_SOFTWARE, EX_UNAVAILABLE, EX_USAGE, Edgefer
 
 if TYPE_CHECKING:  # numpy comes with it, and `edgefer --help` needs none
     from edgefer.types import Reading
+
+if TYPE_CHECKING:
+    from edgefer.store import Store
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,12 +58,18 @@ def daemon(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> None:
     stop = _stop_on_signal()  # before the slow imports: a stop during start-up is a clean one
-    from edgefer import app
+    requests: SimpleQueue[str] = SimpleQueue()  # its put is safe in a signal handler
+    signal.signal(signal.SIGHUP, lambda *_: requests.put(""))
+    from edgefer import app, private
 
-    settings = _with_publisher(configuration.read(args.config), args.publisher)
+    def read() -> Config:
+        return _with_publisher(configuration.read(args.config), args.publisher)
+
+    settings = read()
     _logging(settings.log.level)
     faulthandler.enable()
-    app.run(settings, stop.is_set)
+    private.warn(args.config, settings)
+    app.run(settings, stop.is_set, requests=requests, reread=read)
 
 
 def _replay(args: argparse.Namespace) -> int:
@@ -79,11 +89,12 @@ def _replay(args: argparse.Namespace) -> int:
 def _expectation(args: argparse.Namespace, settings: Config, stop: threading.Event) -> int:
     """0: as expected or written; 1, as of diff(1): the readings differ."""
     from edgefer import app, expect
+    from edgefer.serving import bundle_to_serve
 
     readings: list[Reading] = []
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         app.run(settings, stop.is_set, readings.append)
-    bundle = app.open_bundle(settings).title
+    bundle = bundle_to_serve(settings).title
     if args.write_expect is not None:
         expect.write(args.write_expect, readings, bundle)
         print(f"{args.write_expect}: {len(readings)} readings")
@@ -219,6 +230,49 @@ def _bundle_verify(args: argparse.Namespace) -> None:
     )
 
 
+def _store(args: argparse.Namespace) -> Store:
+    """The store of the device's configuration, as its owner: root must not leave files the service cannot read."""
+    from edgefer.config import SERVICE_STATE
+    from edgefer.release import Keys
+    from edgefer.serving import self_test
+    from edgefer.store import Store, become_owner
+
+    settings = configuration.read(args.config)
+    folder = args.store or settings.update.folder() or SERVICE_STATE / "bundles"
+    keys = Keys([settings.update.key_1, settings.update.key_2])
+    become_owner(folder)
+    return Store(folder, keys, self_test)
+
+
+def _bundle_install(args: argparse.Namespace) -> None:
+    done = _store(args).install(args.bundle)
+    print(f"{done.name}, release {done.number}: staged; `edgefer bundle activate {done.name}` lets it serve")
+
+
+def _bundle_activate(args: argparse.Namespace) -> None:
+    done = _store(args).activate(args.name)
+    trial = "on trial until it was in good health for update.confirm_s" if done.on_trial else "confirmed before"
+    print(f"{done.name}, release {done.number}: active, {trial}; {_TAKES_EFFECT}")
+
+
+def _bundle_rollback(args: argparse.Namespace) -> None:
+    print(f"{_store(args).rollback() or 'the bundle that ships'} is active again; {_TAKES_EFFECT}")
+
+
+def _bundle_list(args: argparse.Namespace) -> None:
+    store = _store(args)
+    entries = store.entries()
+    if args.json:
+        print(json.dumps([{"name": e.name, "number": e.number, "roles": e.roles} for e in entries]))
+        return
+    for e in entries:
+        print(f"{e.name:32} release {e.number or 'not readable':<8} {', '.join(e.roles)}{' (on trial)' * e.on_trial}")
+    print(f"{len(entries)} staged, highest confirmed release {store.highest()}")
+
+
+_TAKES_EFFECT = "a running service takes it over with `systemctl reload edgefer-daemon`"
+
+
 class _Parser(argparse.ArgumentParser):
     """argparse exits with 2; sysexits.h says 64."""
 
@@ -268,7 +322,7 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("--config", type=Path, metavar="FILE", help="check this configuration too")
     p.add_argument("--json", action="store_true", help="one JSON document instead of lines")
     p.add_argument("--reference", action="store_true", help="print the configuration reference and exit")
-    group = add("bundle", "look at a bundle", None).add_subparsers(
+    group = add("bundle", "look at a bundle; install, activate, roll back signed ones", None).add_subparsers(
         metavar="COMMAND", required=True, parser_class=_Parser
     )
     for name, help_, command in (
@@ -279,6 +333,7 @@ def _parser() -> argparse.ArgumentParser:
         p.add_argument(
             "bundle", type=Path, nargs="?", default=DEFAULT, help="bundle folder; default: the one that ships"
         )
+    _store_commands(add, group)
     group = add("engine", "the TensorRT engines of this machine", None).add_subparsers(
         metavar="COMMAND", required=True, parser_class=_Parser
     )
@@ -329,6 +384,25 @@ def _parser() -> argparse.ArgumentParser:
     return top
 
 
+def _store_commands(add: Callable[..., argparse.ArgumentParser], group: object) -> None:
+    for name, help_, command in (
+        ("install", "stage a signed bundle on this device", _bundle_install),
+        ("activate", "let a staged bundle serve, on trial at first", _bundle_activate),
+        ("rollback", "go back to the bundle that served before", _bundle_rollback),
+        ("list", "what is staged, and what serves", _bundle_list),
+    ):
+        p = add(name, help_, command, group)
+        if name == "install":
+            p.add_argument("bundle", type=Path, help="folder of a bundle signed by `python -m export sign`")
+        if name == "activate":
+            p.add_argument("name", metavar="NAME@VERSION", help="a staged bundle, see `edgefer bundle list`")
+        if name == "list":
+            p.add_argument("--json", action="store_true", help="for programs")
+        p.add_argument("--config", type=Path, default=configuration.SERVICE_CONFIG, metavar="FILE",
+                       help="the device's configuration: keys and store (%(default)s)")  # fmt: skip
+        p.add_argument("--store", type=Path, metavar="FOLDER", help="instead of update.store")
+
+
 def _positive(text: str) -> float:
     value = float(text)
     if not 0 < value < float("inf"):
@@ -343,9 +417,9 @@ def _with_publisher(settings: Config, kind: str | None) -> Config:
 
 
 def _logging(level: str) -> None:
-    logging.basicConfig(
-        level=level.upper(), format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr, force=True
-    )
+    from edgefer import journal
+
+    journal.setup(level)
 
 
 def _stop_on_signal() -> threading.Event:

@@ -26,6 +26,19 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Seconds = Annotated[float, Field(ge=0.0, le=3600.0)]
 
 
+SERVICE_CONFIG = Path("/etc/edgefer/edgefer.toml")
+SERVICE_STATE = Path("/var/lib/edgefer")
+"""where the shipped unit has them"""
+LIVE = ("locate.*", "align.*", "infer.*", "decide.*", "publish.rate_hz", "health.*", "update.confirm_s", "log.*")
+"""keys that SIGHUP changes while the service runs; all others need a restart"""
+
+
+def state_folder() -> Path | None:
+    """The service manager's $STATE_DIRECTORY (the first, where it names several); None without one."""
+    named = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
+    return Path(named) if named else None
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -82,6 +95,7 @@ class Capture(Section):
         "", description="simulator: fault drills as lens:fault:from-to in seconds, as in visible:black:5-8"
     )
     repeat: bool = Field(False, description="recording: start again at the end")
+    visible_only: bool = Field(False, description="the visible lens alone; repeated crashes end here by themselves")
     realtime: bool = Field(
         True, description="recording: keep the recorded pace; false: every frame, as fast as they are taken"
     )
@@ -178,7 +192,7 @@ class Publish(Section):
     """Where readings go."""
 
     kind: Literal["mqtt", "stdout"] = Field("mqtt", description="mqtt: a broker; stdout: the same JSON, one line each")
-    host: str = Field("127.0.0.1", min_length=1, description="broker host name or address")
+    host: str = Field("127.0.0.1", min_length=1, description="broker host name or address; a path: its Unix socket")
     port: int = Field(1883, ge=1, le=65535, description="broker port; 8883 is usual with TLS")
     protocol: Literal["5", "3.1.1"] = Field("5", description="MQTT version; 3.1.1 reports no refused publishes")
     rate_hz: float = Field(5.0, ge=0.1, le=30, description="state messages per second")
@@ -191,7 +205,9 @@ class Publish(Section):
     )
     username: str = Field("", description="MQTT user name; the shipped ACL expects the device id")
     password_file: str = Field("", description="file whose first line is the password")
-    ca_file: str = Field("", description="CA certificate (PEM): switches TLS on")
+    ca_file: str = Field(
+        "", description="CA certificate (PEM): switches TLS on; $CREDENTIALS_DIRECTORY/NAME is a systemd credential"
+    )
     cert_file: str = Field("", description="client certificate (PEM) for mutual TLS")
     key_file: str = Field("", description="its private key (PEM)")
 
@@ -207,14 +223,29 @@ class State(Section):
 
     def path(self) -> Path | None:
         """The folder to use, None without one. systemd may name several, separated by colons: the first counts."""
-        named = self.folder or os.environ.get("STATE_DIRECTORY", "").split(":")[0]
-        return Path(named) if named else None
+        return Path(self.folder) if self.folder else state_folder()
 
 
 class Health(Section):
     """The health message and the service manager."""
 
     period_s: float = Field(10.0, ge=1, le=3600, description="health message interval, seconds")
+
+
+class Update(Section):
+    """Signed bundles that arrive while the vehicle is in use."""
+
+    key_1: str = Field("", description="public key (PEM) that may sign bundles; both slots empty: no updates")
+    key_2: str = Field("", description="a second such key, for moving to a new one without a gap")
+    store: str = Field("", description="folder of staged bundles; empty: bundles in $STATE_DIRECTORY")
+    confirm_s: Seconds = Field(300.0, description="a new bundle in good health for this long is confirmed, seconds")
+
+    def folder(self) -> Path | None:
+        """The store's folder; None when neither the key nor the service manager names one."""
+        if self.store:
+            return Path(self.store)
+        state = state_folder()
+        return state / "bundles" if state else None
 
 
 class Log(Section):
@@ -237,6 +268,7 @@ class Config(Section):
     publish: Publish = Publish()
     state: State = State()
     health: Health = Health()
+    update: Update = Update()
     log: Log = Log()
 
 

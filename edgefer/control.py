@@ -84,7 +84,7 @@ class Control:
         activate: Activate = no_store,
     ) -> None:  # fmt: skip
         self._publisher, self._lenses, self._memory = publisher, lenses, memory
-        self._set_rate, self._activate = set_rate, activate
+        self._set_rate, self.activate = set_rate, activate
         self.private = memory.read()
 
     def obey(self) -> None:
@@ -101,7 +101,7 @@ class Control:
             self._set_rate(command.rate_hz)
             return True, ""
         if isinstance(command, Reload):
-            return self._activate()
+            return self.activate()
         return False, "not known to this version"
 
     def _privacy(self, on: bool) -> tuple[bool, str]:

@@ -127,8 +127,9 @@ def _broker(settings: Config) -> str:
 
 
 def reference() -> str:
-    """The configuration reference as a Markdown table."""
+    """The configuration reference as a Markdown table, and which keys SIGHUP changes."""
     rows = ["| key | value | default | meaning |", "|---|---|---|---|"]
     for key, kind, default, meaning in configuration.reference():
         rows.append(f"| `{key}` | {kind} | `{default}` | {meaning} |")
-    return "\n".join(rows)
+    live = ", ".join(f"`{key}`" for key in configuration.LIVE)
+    return "\n".join([*rows, "", f"Changed while the service runs, by SIGHUP: {live}. The others need a restart."])

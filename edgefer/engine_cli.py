@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from edgefer import app
+from edgefer import serving
 from edgefer.config import Config
 from edgefer.errors import EX_OK, EdgeferError, UsageError
 from edgefer.infer import tensorrt
@@ -20,7 +20,7 @@ def build(config: Config, target: str | None) -> int:
         open_cuda()  # one line, not one a graph
     size = canvas(config.locate, config.capture.width, config.capture.height)
     graphs = [
-        *tensorrt.bundle_graphs(app.open_bundle(config)),
+        *tensorrt.bundle_graphs(serving.bundle_to_serve(config)),
         (model_path(config.locate.model), tensorrt.detector_options(size)),
     ]
     worst = EX_OK
@@ -56,5 +56,5 @@ def capability_of(text: str) -> tuple[int, int]:
 
 
 def _tell(step: str) -> None:
-    app.tell_start(step)
+    serving.tell_start(step)
     print(f"{step} ...", file=sys.stderr, flush=True)

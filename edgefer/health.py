@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
-from edgefer.messages import StageTime
+from edgefer.messages import Message, StageTime
 from edgefer.types import F64
 
 STAGES = ("wait", "locate", "align", "infer", "decide", "publish")
@@ -80,6 +81,14 @@ class Watchdog:
         if now >= self._next:
             self._next = now + 1.0
             self._notify("WATCHDOG=1")
+
+
+class HealthReports(Protocol):
+    """The health message whenever it is due, else None."""
+
+    def __call__(self) -> Message | None: ...
+
+    def set_period(self, period_s: float) -> None: ...
 
 
 def memory_mb(status: Path = Path("/proc/self/status")) -> float:

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 
 from edgefer.align import Aligner
 from edgefer.control import Control, private_reading
 from edgefer.decide import Decider
-from edgefer.health import StageTimes, Watchdog
+from edgefer.health import HealthReports, StageTimes, Watchdog
 from edgefer.infer import Network
 from edgefer.locate import Locator
 from edgefer.messages import Message
@@ -39,14 +40,18 @@ class Pipeline:
     publisher: Publisher
     control: Control
     watchdog: Watchdog
-    health: Callable[[], Message | None]
+    health: HealthReports
     check: Callable[[FramePair, Face | None], Message | None]
     times: StageTimes = field(default_factory=StageTimes)
     on_reading: Callable[[Reading], None] | None = None
+    changes: SimpleQueue[Callable[[Pipeline], object]] = field(default_factory=SimpleQueue)
+    """made between two frames, by the pipeline's thread: a reload"""
 
     def run(self, should_stop: Callable[[], bool]) -> None:
         """Until told to stop or a recording ends. Errors that a restart does not cure come out as EdgeferError."""
         while not should_stop() and not self.rig.ended:
+            while not self.changes.empty():
+                self.changes.get()(self)
             finished = self.step()
             self.publisher.check()
             if finished or not self.rig.stuck(STUCK_S):

@@ -28,8 +28,16 @@ class Reporter:
         self._label = ""
         self._lenses = [LensWatch(lens) for lens in Lens if lens in set(lenses)]
 
+    @property
+    def stamper(self) -> Stamper:
+        return self._stamper
+
     def set_rate(self, rate_hz: float) -> None:
         self._period_ns, self._due_ns = int(1e9 / rate_hz), 0
+
+    def set_bundle(self, bundle: str) -> None:
+        """``name@version`` of another network."""
+        self._bundle = bundle
 
     def report(self, reading: Reading, now_ns: int) -> list[Message]:
         """Events first, so that a subscriber hears of a change before it sees the new state."""

@@ -1,5 +1,5 @@
-"""The workstation's commands: ``python -m export train|score|quantize|bundle|evaluate|template RECIPE``, ``engine``
-and ``report``.
+"""The workstation's commands: ``python -m export train|score|quantize|bundle|evaluate|template RECIPE``, ``engine``,
+``report``, and ``keygen`` and ``sign`` for releases.
 
 Every failure that has a remedy is one line on standard error and an exit code of sysexits.h.
 """
@@ -51,6 +51,7 @@ def parser() -> Parser:
         added[name].add_argument("--data", default="", help="another set than the recipe's: viri, nvie, paired, ...")
     _report_arguments(commands)
     _engine_arguments(commands)
+    _signing_arguments(commands)
     for sub in (added["train"], commands.choices["report"]):
         text = "fit the epochs to so much processor time; half of it where a recipe starts from others"
         sub.add_argument("--cpu-minutes", type=_minutes, help=text)
@@ -82,6 +83,20 @@ def _engine_arguments(commands: Any) -> None:
     sub.add_argument("--out", type=Path, help="folder of plan and report (default runs/NAME of the recipe, else .)")
     sub.add_argument("--target", default="SM86", help="GPU to build for: SM75, 80, 86, 89, 120 or 121 (default SM86)")
     sub.add_argument("--precision", choices=("int8", "fp16", "fp32"), default="int8", help="which graph of a recipe")
+
+
+def _signing_arguments(commands: Any) -> None:
+    """Signing is the workstation's: what runs on a device can verify a release and never make one."""
+    text = "a pair of keys for signing releases: update.key stays here, update.pub goes to the devices"
+    sub = commands.add_parser("keygen", help=text, description=text)
+    sub.add_argument("folder", type=Path, help="folder that gets update.key and update.pub")
+    text = "sign a bundle under its release number, which rises with every release"
+    sign = commands.add_parser("sign", help=text, description=text)
+    sign.add_argument("bundle", type=Path, help="bundle folder; gets release.json and release.sig")
+    sign.add_argument("--key", type=Path, required=True, metavar="FILE", help="update.key")
+    sign.add_argument("--number", type=_count, required=True, help="above that of every release before")
+    for each in (sub, sign):
+        each.add_argument("--passphrase-file", type=Path, metavar="FILE", help="its first line locks the private key")
 
 
 def _minutes(text: str) -> float:
@@ -128,7 +143,9 @@ def _run(args: argparse.Namespace, say: Progress) -> None:
     if args.command == "engine":
         _engine(args, say)
         return
-
+    if args.command in ("keygen", "sign"):
+        _sign(args)
+        return
     from export import recipe
 
     _limit_threads(args.threads)
@@ -140,6 +157,17 @@ def _run(args: argparse.Namespace, say: Progress) -> None:
     args.plan = recipe.read(args.recipe, reduced, getattr(args, "data", ""))
     args.out = args.out or _folder(args.plan.name, reduced, getattr(args, "data", ""))
     COMMANDS[args.command](args, say)
+
+
+def _sign(args: argparse.Namespace) -> None:
+    from export import sign
+
+    if args.command == "keygen":
+        sign.keygen(args.folder, args.passphrase_file)
+        print(f"{args.folder / sign.PRIVATE}: keep it here and safe; {args.folder / sign.PUBLIC}: for the devices")
+        return
+    release = sign.sign(args.bundle, args.number, args.key, args.passphrase_file)
+    print(f"{args.bundle}: signed as {release.title}, release {release.number}")
 
 
 def _folder(recipe: str, reduced: bool, data: str) -> Path:

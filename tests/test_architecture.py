@@ -25,6 +25,8 @@ KNOWS_SEVERAL = {
     "calibrate",
     "cli",
     "demo",
+    "reload",
+    "serving",
 }
 
 

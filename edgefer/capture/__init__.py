@@ -20,6 +20,7 @@ from edgefer.capture.picture import PictureSource
 from edgefer.capture.recorder import Recorder, Room, record
 from edgefer.capture.recording import Epoch, RecordingSource, read_recording
 from edgefer.capture.rig import Rig
+from edgefer.capture.single import only_visible
 from edgefer.capture.source import Clock, EndOfStream, Source
 from edgefer.capture.stacked import StackedSource
 from edgefer.capture.v4l2 import V4l2Source
@@ -43,6 +44,11 @@ def open_rig(config: Capture, clock: Clock = now_ns) -> Rig:
 
 def open_sources(config: Capture, clock: Clock = now_ns) -> tuple[Source, ...]:
     """The sources of ``config``, not yet opened; errors as `open_rig`."""
+    sources = _both(config, clock)
+    return only_visible(sources) if config.visible_only else sources
+
+
+def _both(config: Capture, clock: Clock) -> tuple[Source, ...]:
     sources = KINDS[config.kind](config, clock)
     if config.layout == "separate" or config.kind in ("picture", "simulator"):  # their second lens is simulated
         return sources

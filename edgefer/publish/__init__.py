@@ -38,6 +38,9 @@ class Publisher(Protocol):
     def answer(self, command: Command, ok: bool, reason: str = "") -> None:
         """Tell the sender how it went."""
 
+    def renew(self) -> None:
+        """Certificates or passwords on disk may be new ones: use them. Nothing where there are none."""
+
     def close(self, final: Status) -> None:
         """Say ``final``, wait a bounded time until it is through, let go of everything."""
 

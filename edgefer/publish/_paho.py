@@ -6,15 +6,18 @@ from typing import TYPE_CHECKING
 
 from edgefer.config import Publish
 from edgefer.errors import ServiceError
-from edgefer.publish._mqtt_parts import read_password, tls_context
+from edgefer.publish._tls import Secrets
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client
     from paho.mqtt.properties import Properties
 
 
-def new_client(config: Publish, dev: str, connect_s: float) -> Client:
-    """Not connected; ``connect_s`` bounds TCP. Raises ConfigError for secrets, ServiceError without paho."""
+def new_client(config: Publish, dev: str, connect_s: float, secrets: Secrets) -> Client:
+    """Not connected; ``connect_s`` bounds TCP; a host that begins with / is a Unix socket.
+
+    Raises ServiceError without paho.
+    """
     try:
         from paho.mqtt import client as paho
         from paho.mqtt.enums import CallbackAPIVersion
@@ -23,6 +26,7 @@ def new_client(config: Publish, dev: str, connect_s: float) -> Client:
     five = config.protocol == "5"
     client = paho.Client(
         CallbackAPIVersion.VERSION2,
+        transport="unix" if config.host.startswith("/") else "tcp",
         client_id=f"edgefer-{dev}",
         clean_session=None if five else True,
         protocol=paho.MQTTv5 if five else paho.MQTTv311,
@@ -32,12 +36,9 @@ def new_client(config: Publish, dev: str, connect_s: float) -> Client:
     client.reconnect_delay_set(1, config.reconnect_s)
     client.max_inflight_messages_set(0)  # the courier has its own window: paho holds nothing back
     if config.username:
-        client.username_pw_set(config.username, read_password(config))
-    elif config.password_file:
-        read_password(config)  # says what is amiss
-    context = tls_context(config)
-    if context is not None:
-        client.tls_set_context(context)
+        client.username_pw_set(config.username, secrets.password)
+    if secrets.context is not None:
+        client.tls_set_context(secrets.context)
     return client
 
 

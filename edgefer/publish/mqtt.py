@@ -38,6 +38,7 @@ from edgefer.messages import (
 from edgefer.publish._flight import Token
 from edgefer.publish._mqtt_parts import Ledger, Out, Tally
 from edgefer.publish._paho import new_client, properties
+from edgefer.publish._tls import Secrets
 from edgefer.publish.commands import KINDS, MAX_BYTES, Desk
 from edgefer.publish.courier import REPLAY_MAX, Ask, Courier, Notice
 from edgefer.publish.spool import Spool
@@ -72,10 +73,11 @@ class MqttPublisher:
         self._config, self._dev, self._stamper = config, dev, stamper
         self._state = state or State()
         self._will_delay_s = will_delay_s
-        self._where = f"broker {config.host}:{config.port}"
+        self._where = f"broker {config.host}" + ("" if config.host.startswith("/") else f":{config.port}")
         self._client: Client | None = None
         self._network: threading.Thread | None = None
         self._meta: Meta | None = None
+        self._secrets: Secrets | None = None
         self._ledger, self._tally, self._desk = Ledger(), Tally(), Desk()
         self._courier = Courier(self._open_spool, self)
         self._session = 0
@@ -131,6 +133,18 @@ class MqttPublisher:
         self._desk.answered(response)
         self._respond(command.NAME, response)
 
+    def renew(self) -> None:
+        """New certificates or another password on disk: connect anew with them. The broker sees a short outage."""
+        link = self._client.socket() if self._client is not None else None
+        if self._client is None or self._secrets is None or not self._secrets.renew():
+            return
+        if self._config.username:
+            self._client.username_pw_set(self._config.username, self._secrets.password)
+        if link is not None:
+            with contextlib.suppress(OSError):
+                # Below TLS: SSLSocket.shutdown would drop its state under the network thread.
+                socket.socket.shutdown(link, socket.SHUT_RDWR)  # type: ignore[arg-type]
+
     def close(self, final: Status) -> None:
         """Send what can be sent, say ``final`` (with this connection's session number), disconnect, join: at most
         DRAIN_S + 2 x CLOSE_S."""
@@ -165,7 +179,8 @@ class MqttPublisher:
         return Spool(self._state.path(), self._state.spool_mb << 20)
 
     def _build(self) -> Client:
-        client = new_client(self._config, self._dev, CLOSE_S)
+        self._secrets = Secrets(self._config)
+        client = new_client(self._config, self._dev, CLOSE_S, self._secrets)
         client.on_pre_connect = self._on_pre_connect
         client.on_socket_open = self._on_socket_open
         client.on_connect = self._on_connect
@@ -320,6 +335,8 @@ class MqttPublisher:
 
     def _on_pre_connect(self, client: Client, _userdata: Any) -> None:
         self._network = threading.current_thread()
+        if self._secrets is not None and self._secrets.renew() and self._config.username:
+            client.username_pw_set(self._config.username, self._secrets.password)
         # A fresh number for every attempt: a will of an older connection is recognised by its lower one.
         self._session = max(self._session + 1, self._stamper.mono_ns() // 1_000_000)
         will = self._stamper.message(Status, state="offline", session=self._session)

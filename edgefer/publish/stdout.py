@@ -59,6 +59,9 @@ class StdoutPublisher:
     def answer(self, command: Command, ok: bool, reason: str = "") -> None:
         raise NotImplementedError("no command comes from here")
 
+    def renew(self) -> None:
+        pass
+
     def close(self, final: Status) -> None:
         if self.connected:
             self.publish(final)

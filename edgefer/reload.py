@@ -1,0 +1,179 @@
+"""SIGHUP, or a bundle put to work: a new configuration or network between two frames, without a stop.
+
+What takes time (reading, loading, golden vectors) happens on a thread beside the pipeline; the change itself is made by
+the pipeline between two frames. Whatever fails leaves everything as it is, in one line.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any
+
+from edgefer import sdnotify
+from edgefer.align import Aligner
+from edgefer.bundle import Bundle
+from edgefer.config import LIVE, Config, Section
+from edgefer.decide import Decider
+from edgefer.errors import EdgeferError
+from edgefer.infer import Network
+from edgefer.journal import fields
+from edgefer.locate import Locator
+from edgefer.messages import EventSystem, Message, Meta, Stamper
+from edgefer.pipeline import Pipeline
+from edgefer.serving import Serving
+from edgefer.types import Face, FramePair
+
+log = logging.getLogger("edgefer.reload")
+
+AGAIN = ""
+"""the request to read the configuration again; any other is the name of a staged bundle"""
+_END = "\0"
+Requests = SimpleQueue[str]
+"""SimpleQueue.put is safe in a signal handler"""
+Change = Callable[[Pipeline], None]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """How the parts that a reload replaces are made, from the new configuration and the bundle that serves."""
+
+    locator: Callable[[Config], Locator]
+    check: Callable[[Config, Bundle], Callable[[FramePair, Face | None], Message | None]]
+    meta: Callable[[Config, Bundle], Meta]
+
+
+def differences(old: Section, new: Section, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(key, old value, new value) of every key that differs."""
+    for name in type(old).model_fields:
+        a, b = getattr(old, name), getattr(new, name)
+        if isinstance(a, Section):
+            yield from differences(a, b, f"{prefix}{name}.")
+        elif a != b:
+            yield f"{prefix}{name}", a, b
+
+
+def is_live(key: str) -> bool:
+    return key in LIVE or f"{key.split('.', maxsplit=1)[0]}.*" in LIVE
+
+
+def merged(old: Config, new: Config) -> Config:
+    """``old`` with the live keys of ``new``."""
+    found: dict[str, Any] = {}
+    for key, _, value in differences(old, new):
+        section, _, name = key.partition(".")
+        if is_live(key):
+            found.setdefault(section, {})[name] = value
+    return old.model_copy(update={s: getattr(old, s).model_copy(update=keys) for s, keys in found.items()})
+
+
+class Reloader:
+    """``read`` gives the configuration as it is now; the pipeline was wired with ``config``, ``serving``."""
+
+    def __init__(
+        self, requests: Requests, read: Callable[[], Config], config: Config, serving: Serving,
+        pipeline: Pipeline, stamper: Stamper, parts: Parts,
+    ) -> None:  # fmt: skip
+        self._requests, self._read = requests, read
+        self._config, self._serving = config, serving
+        self._pipeline, self._stamper, self._parts = pipeline, stamper, parts
+        self._thread = threading.Thread(target=self._run, name="reload", daemon=True)
+
+    def __enter__(self) -> Reloader:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Does not wait for a network that is just loading: a stop has five seconds."""
+        self._requests.put(_END)
+
+    def activate(self, name: str | None = None) -> tuple[bool, str]:
+        """Put the staged bundle ``name`` (NAME@VERSION, never a path or address; None: the newest) to work.
+
+        (True, "") once its signature and hashes are right; the golden vectors run beside the pipeline, and an
+        event/system tells the end: bundle_activated or bundle_rolled_back. (False, reason) else. Takes milliseconds,
+        from any thread.
+        """
+        try:
+            self._requests.put(self._serving.staged(name))
+        except EdgeferError as e:
+            return False, str(e)
+        return True, ""
+
+    def _run(self) -> None:
+        while (request := self._requests.get()) != _END:
+            sdnotify.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+            try:
+                self._serve(request)
+            except EdgeferError as e:
+                log.error("reload: %s; everything stays as it is", e)
+            finally:
+                sdnotify.notify("READY=1")
+
+    def _serve(self, request: str) -> None:
+        new = self._read() if request == AGAIN else self._config
+        if request != AGAIN:
+            self._serving.activate(request)
+        for key, old, value in differences(self._config, new):
+            told = "" if is_live(key) else ": needs a restart of the service, stays as it was until then"
+            log.info("reload: %s %r -> %r%s", key, old, value, told)
+        changes = list(self._changes(merged(self._config, new)))
+        self._pipeline.changes.put(lambda pipeline: [change(pipeline) for change in changes])
+
+    def _changes(self, new: Config) -> Iterator[Change]:
+        """What the pipeline has to do; everything slow is done here. Raises EdgeferError before anything is changed."""
+        old, network = self._config, self._network(new)
+        locator = self._parts.locator(new) if new.locate != old.locate else None
+        bundle = self._serving.bundle
+        assert bundle is not None
+        m = bundle.manifest
+        aligner = Aligner(new.align, m.crop.size, m.crop.visible_channels, m.crop.template)
+        check = self._parts.check(new, bundle) if network or new.align != old.align else None
+        decider = Decider(new.decide, m.labels, m.temperature, m.thresholds.min_conf, m.lenses_needed)
+        self._config = new
+        if locator:
+            yield lambda p: setattr(p, "locator", locator)
+        if network or new.align != old.align:
+            yield lambda p: setattr(p, "aligner", aligner)
+            yield lambda p: setattr(p, "check", check)
+        if network or new.decide != old.decide:
+            yield lambda p: setattr(p, "decider", decider)
+        if network:
+            yield lambda p: self._swap(p, bundle, network[1])
+        yield lambda p: self._rates(p, old, new, bundle, network is not None)
+
+    def _network(self, new: Config) -> tuple[Bundle, Network] | None:
+        """A bundle and its network, where another is to serve or in another way."""
+        if new.infer == self._config.infer and not self._serving.changed():
+            return None
+        before, self._serving.infer = self._serving.infer, new.infer
+        try:
+            return self._serving.open()
+        except EdgeferError:
+            self._serving.infer = before
+            raise
+
+    def _swap(self, p: Pipeline, bundle: Bundle, network: Network) -> None:
+        old, p.network = p.network, network
+        old.close()
+        p.reporter.set_bundle(bundle.title)
+        self._serving.swapped(p.times.counts()["infer"])
+        for kind, detail in self._serving.take_told():
+            p.publisher.publish(self._stamper.message(EventSystem, kind=kind, detail=detail))
+        log.info("bundle %s serves, golden vectors passed", bundle.title, extra=fields(bundle=bundle.title))
+
+    def _rates(self, p: Pipeline, old: Config, new: Config, bundle: Bundle, other: bool) -> None:
+        if new.publish.rate_hz != old.publish.rate_hz:
+            p.reporter.set_rate(new.publish.rate_hz)
+        if other or new.publish.rate_hz != old.publish.rate_hz:
+            p.publisher.publish(self._parts.meta(new, bundle))
+        if new.health != old.health:
+            p.health.set_period(new.health.period_s)
+        self._serving.heart.confirm_s = new.update.confirm_s
+        logging.getLogger().setLevel(new.log.level.upper())
+        p.publisher.renew()
+        log.info("reload: done")

@@ -1,0 +1,204 @@
+"""Which bundle serves: the configured one, or the store's, behind it the last good one, last the one that ships."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from edgefer import bundle as bundles
+from edgefer import sdnotify
+from edgefer.bundle import Bundle
+from edgefer.config import Config, Infer
+from edgefer.errors import BundleError, EdgeferError
+from edgefer.infer import Network, open_network
+from edgefer.infer.builder import STALL_S
+from edgefer.journal import fields
+from edgefer.life import Heart, Life, Step
+from edgefer.locate.yunet import MODEL_FILE, MODEL_SHA256
+from edgefer.release import Keys
+from edgefer.store import Store
+
+log = logging.getLogger("edgefer.serving")
+
+SHIPS = "the bundle that ships"
+Told = tuple[str, str]
+"""kind and detail of an event/system"""
+
+
+def self_test(bundle: Bundle) -> None:
+    """The golden vectors on this machine. Raises BundleError."""
+    open_checked(bundle, Infer()).close()
+
+
+def tell_start(step: str) -> None:
+    """A long start (an engine is being built) goes on: the service manager waits as long as steps come."""
+    sdnotify.notify(f"EXTEND_TIMEOUT_USEC={int((STALL_S + 60) * 1e6)}\nSTATUS={step}")
+
+
+def open_checked(bundle: Bundle, infer: Infer, on_fallback: Callable[[str], object] = lambda why: None) -> Network:
+    """The network of ``bundle``, which must be made with our face detector and pass its golden vectors here.
+
+    ``on_fallback`` hears why TensorRT does not serve where it was to.
+    """
+    if bundle.manifest.detector.sha256 != MODEL_SHA256:
+        raise BundleError(f"{bundle.path}: made with another face detector than {MODEL_FILE}; install a fitting bundle")
+    return open_network(bundle, infer, tell_start, on_fallback)
+
+
+def open_store(config: Config) -> Store | None:
+    """The store the configuration names; None when there is none, or no key. Raises ConfigError for a bad key."""
+    folder = config.update.folder()
+    keys = Keys([config.update.key_1, config.update.key_2])
+    if folder is None or not len(keys):
+        if folder is not None and (folder / "current").is_symlink():
+            log.error("%s: not used, since 'update.key_1' and 'update.key_2' are empty", folder)
+        return None
+    return Store(folder, keys, self_test)
+
+
+def bundle_to_serve(config: Config) -> Bundle:
+    """What the service would serve with: the configured bundle, else the store's, else the one that ships."""
+    store = None if config.infer.bundle else open_store(config)
+    if store is not None and (name := store.current()) is not None:
+        return store.open(name)
+    return bundles.open_bundle(Path(config.infer.bundle) if config.infer.bundle else bundles.DEFAULT)
+
+
+def visible_only(config: Config) -> Config:
+    """What runs when all else has crashed: least hardware, least code."""
+    lone = config.capture.infrared and not config.capture.visible and not config.capture.source
+    capture = config.capture if lone else config.capture.model_copy(update={"visible_only": True})
+    infer = config.infer.model_copy(update={"backend": "onnxruntime", "bundle": ""})
+    locate = config.locate.model_copy(update={"backend": "opencv"})
+    return config.model_copy(update={"capture": capture, "infer": infer, "locate": locate})
+
+
+class Serving:
+    """Opens what serves and remembers what there is to tell of it (``take_told``, to be published as event/system)."""
+
+    def __init__(self, config: Config, store: Store | None = None, life: Life | None = None) -> None:
+        self.infer, self.store, self.life = config.infer, store, life or Life(None)
+        self.step = self.life.begin()
+        self.heart = Heart(time.monotonic, config.update.confirm_s, self.life.steady)
+        self.bundle: Bundle | None = None
+        """what `open` opened last"""
+        self._told: list[Told] = []
+
+    def open(self) -> tuple[Bundle, Network]:
+        """The bundle to serve with, golden vectors passed. Raises BundleError when not even the last one opens."""
+        if self.step is Step.VISIBLE_ONLY:
+            return self._note(self._load(bundles.DEFAULT))
+        if self.infer.bundle:
+            return self._note(self._configured())
+        if self.step is Step.LAST_GOOD and self.store and (name := self.store.current()) and self.life.suspects(name):
+            self._take_back(name, f"{self.life.record.crashes} crashes in a row")
+        return self._note(self._staged() or self._load(bundles.DEFAULT))
+
+    def take_told(self) -> list[Told]:
+        told, self._told = self._told, []
+        return told
+
+    def fell_back(self, why: str) -> None:
+        self._told.append(("backend_fallback", why[:512]))
+
+    def beat(self, scored: int) -> None:
+        """About once a second while work is finished; ``scored``: faces scored since the start."""
+        if self.heart.beat(scored):
+            self.confirm()
+
+    def swapped(self, scored: int) -> None:
+        """The pipeline has taken over what ``open`` opened last."""
+        self.heart.restart_trial(scored)
+
+    def activate(self, name: str) -> None:
+        """Put the staged bundle ``name`` on trial; ``open`` then opens it. Raises EdgeferError."""
+        if self.store is not None:
+            self.store.activate(self.staged(name))
+
+    def staged(self, name: str | None) -> str:
+        """``name`` (None: the newest staged) when signature and hashes are right. Raises EdgeferError."""
+        if self.store is None:
+            raise BundleError("there is no store of signed bundles here: set 'update.key_1'")
+        if self.infer.bundle:
+            raise BundleError("'infer.bundle' names the bundle to use; leave it empty to serve from the store")
+        newest = next((entry.name for entry in self.store.entries()), None)
+        if name is None and newest is None:
+            raise BundleError("no bundle is staged here; `edgefer bundle install` its folder first")
+        self.store.open(name or str(newest))
+        return name or str(newest)
+
+    def confirm(self) -> None:
+        """What serves is good. On a thread of its own: a busy disk holds up no frame."""
+        if self.store is not None and self.store.on_trial():
+            threading.Thread(target=self._confirm, args=(self.store,), name="confirm", daemon=True).start()
+
+    def changed(self) -> bool:
+        """Whether ``open`` would open another bundle than the last time."""
+        name = self.store.current() if self.store and not self.infer.bundle else None
+        path = Path(self.infer.bundle) if self.infer.bundle else bundles.DEFAULT
+        return self.bundle is None or self.bundle.path != (
+            self.store.folder / "staged" / name if self.store and name else path
+        )
+
+    @staticmethod
+    def _confirm(store: Store) -> None:
+        try:
+            done = store.confirm()
+            if done:
+                log.info("bundle %s confirmed, release %d", done.name, done.number, extra=fields(bundle=done.name))
+        except EdgeferError as e:
+            log.error("bundle not confirmed: %s", e)
+
+    def _configured(self) -> tuple[Bundle, Network]:
+        if self.step is Step.LAST_GOOD:
+            self._told.append(("bundle_rolled_back", f"{self.infer.bundle} crashes; {SHIPS} serves"))
+            return self._load(bundles.DEFAULT)
+        return self._load(Path(self.infer.bundle))
+
+    def _staged(self) -> tuple[Bundle, Network] | None:
+        """The store's bundle; one that does not open is taken back, until one does. None: the one that ships."""
+        while self.store is not None and (name := self.store.current()) is not None:
+            try:
+                bundle = self.store.open(name)
+                return bundle, open_checked(bundle, self.infer, self.fell_back)
+            except BundleError as e:
+                if not self._take_back(name, str(e)):
+                    return None
+        return None
+
+    def _take_back(self, name: str, why: str) -> bool:
+        assert self.store is not None
+        try:
+            now = self.store.rollback() or SHIPS
+        except EdgeferError as e:
+            log.error("bundle %s cannot be taken back: %s", name, e)
+            return False
+        log.error(
+            "bundle %s taken back, %s serves: %s",
+            name,
+            now,
+            why,
+            extra=fields(bundle=name, crashes=self.life.record.crashes),
+        )
+        self._told.append(("bundle_rolled_back", f"{name} -> {now}: {why}"[:512]))
+        return True
+
+    def _load(self, path: Path) -> tuple[Bundle, Network]:
+        bundle = bundles.open_bundle(path)
+        return bundle, open_checked(bundle, self.infer, self.fell_back)
+
+    def _note(self, opened: tuple[Bundle, Network]) -> tuple[Bundle, Network]:
+        """A change that nobody has told yet is told: it came from the command line or with an update of the package."""
+        self.bundle = opened[0]
+        title = self.bundle.title
+        before = self.life.serves(title)
+        if before not in ("", title) and not any(kind.startswith("bundle_") for kind, _ in self._told):
+            self._told.append((self._direction(before, title), f"{before} -> {title}"))
+        return opened
+
+    def _direction(self, before: str, after: str) -> str:
+        older = self.store is not None and self.store.number(before) > self.store.number(after)
+        return "bundle_rolled_back" if older else "bundle_activated"

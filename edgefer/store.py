@@ -1,0 +1,291 @@
+"""The store of signed bundles below the state folder: staged, put to work by a symbolic link, confirmed or taken back.
+
+    staged/NAME@VERSION/   bundles with their releases; a folder gets this name when it is whole
+    current -> staged/...  serves; without it the bundle that ships does
+    confirmed -> ...       was in good health for update.confirm_s; ``current`` elsewhere is on trial
+    previous -> ...        was confirmed before that
+    highest                number of the newest release ever confirmed here: nothing below it is installed or activated
+
+Every change is one rename(2), so a power cut leaves the old state or the new. Signatures and hashes are checked when a
+bundle is staged, when it is activated, and whenever it is opened to serve.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgefer import bundle as bundles
+from edgefer import durable, release
+from edgefer.bundle import MANIFEST, MANIFEST_HASH, Bundle
+from edgefer.errors import BundleError, ServiceError, UsageError
+from edgefer.release import NAME, RELEASE, SIGNATURE, Keys, Release
+
+CURRENT, CONFIRMED, PREVIOUS = "current", "confirmed", "previous"
+STAGED, HIGHEST, LOCK = "staged", "highest", ".lock"
+MAX_STAGED = 8
+MAX_BYTES = 512 * 2**20
+"""of all files of a bundle together"""
+SelfTest = Callable[[Bundle], None]
+"""runs the golden vectors; raises BundleError"""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A staged bundle: its title, its release number (0: cannot be read) and what the links say of it."""
+
+    name: str
+    number: int
+    roles: tuple[str, ...]
+
+    @property
+    def on_trial(self) -> bool:
+        return CURRENT in self.roles and CONFIRMED not in self.roles
+
+
+class Store:
+    """``folder`` is created when it is missing. Every method raises BundleError of one line, ServiceError for a disk
+    that does not take it; several processes may use one store."""
+
+    def __init__(self, folder: Path, keys: Keys, self_test: SelfTest) -> None:
+        self.folder, self._keys, self._self_test = folder, keys, self_test
+
+    # -- changes ------------------------------------------------------------------------------------------------------
+
+    def install(self, source: Path) -> Entry:
+        """Copy the signed bundle in the folder ``source`` into the store; it does not serve yet."""
+        with self._locked():
+            signed = release.verify(source, self._keys)  # before anything else of it is read
+            self._refuse_older(signed, source)
+            self._tidy(self.highest())
+            if self._already_here(signed):
+                return self._entry(signed.title)
+            if len(self.entries()) >= MAX_STAGED:
+                raise BundleError(
+                    f"{self.folder}: {MAX_STAGED} bundles are staged already; activate one, the rest goes"
+                )
+            self._stage(source, signed)
+            return self._entry(signed.title)
+
+    def activate(self, name: str) -> Entry:
+        """Let the staged bundle ``name`` (NAME@VERSION, never a path) serve from the next start or reload on.
+
+        It is on trial until `confirm`. What served before is untouched when anything is wrong with it.
+        """
+        self._self_test(self.open(name))
+        with self._locked():
+            signed = self._verified(name)
+            self._refuse_older(signed, self._path(name))
+            durable.point(self.folder / CURRENT, f"{STAGED}/{name}")
+            return self._entry(name)
+
+    def confirm(self) -> Entry | None:
+        """The bundle on trial is good: nothing below its number comes back in. None when there is none on trial."""
+        with self._locked():
+            name = self.current()
+            if name is None or name == self._link(CONFIRMED):
+                return None
+            # This order: cut short, the trial goes on with the bar already raised, never with the bar forgotten.
+            highest = max(self.highest(), self._verified(name).number)
+            durable.write(self.folder / HIGHEST, f"{highest}\n".encode())
+            before = self._link(CONFIRMED)
+            self._point(PREVIOUS, before)
+            durable.point(self.folder / CONFIRMED, f"{STAGED}/{name}")
+            self._tidy(highest)
+            return self._entry(name)
+
+    def rollback(self) -> str | None:
+        """Back to the confirmed bundle, or when that is the current one to the one before; returns what serves then.
+
+        None: the bundle that ships. The bar for new releases stays where it is.
+        """
+        with self._locked():
+            current, confirmed = self.current(), self._link(CONFIRMED)
+            if current is None and not os.path.lexists(self.folder / CURRENT):
+                raise BundleError("nothing to roll back: the bundle that ships serves already")
+            if current == confirmed:
+                confirmed = self._link(PREVIOUS)
+                self._point(CONFIRMED, confirmed)  # first: cut short, the current one is on trial and can be taken back
+                self._point(PREVIOUS, None)
+            self._point(CURRENT, confirmed)
+            return confirmed
+
+    # -- looking ------------------------------------------------------------------------------------------------------
+
+    def open(self, name: str) -> Bundle:
+        """The staged bundle ``name``, every hash and its signature right."""
+        self._verified(name)
+        return bundles.open_bundle(self._path(name))
+
+    def current(self) -> str | None:
+        """The bundle that serves; None: the one that ships."""
+        return self._link(CURRENT)
+
+    def on_trial(self) -> bool:
+        return self.current() is not None and self.current() != self._link(CONFIRMED)
+
+    def candidates(self) -> list[str]:
+        """What may serve, best first; the bundle that ships stands behind them all."""
+        names = [self._link(role) for role in (CURRENT, CONFIRMED, PREVIOUS)]
+        return list(dict.fromkeys(n for n in names if n is not None))
+
+    def number(self, name: str | None) -> int:
+        """The release number of a staged bundle; 0 for the one that ships (None) and for one that cannot be read."""
+        with contextlib.suppress(BundleError):
+            return self._verified(name).number if name else 0
+        return 0
+
+    def highest(self) -> int:
+        try:
+            return int((self.folder / HIGHEST).read_text(encoding="ascii"))
+        except FileNotFoundError:
+            return 0
+        except (OSError, ValueError) as e:
+            raise BundleError(
+                f"{self.folder / HIGHEST}: unreadable ({e}); write the number of the release in it"
+            ) from None
+
+    def entries(self) -> list[Entry]:
+        """Every staged bundle, newest release first."""
+        staged = self.folder / STAGED
+        names = [n for n in os.listdir(staged) if NAME.fullmatch(n)] if staged.is_dir() else []
+        return sorted((self._entry(n) for n in names), key=lambda e: (-e.number, e.name))
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            (self.folder / STAGED).mkdir(mode=0o700, parents=True, exist_ok=True)
+            with open(self.folder / LOCK, "ab") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                yield
+        except OSError as e:
+            raise ServiceError(f"{e.filename or self.folder}: {e.strerror}; the bundle in use stays in use") from None
+
+    def _path(self, name: str) -> Path:
+        if not NAME.fullmatch(name):
+            raise UsageError(f"{name[:80]!r} is no name of a staged bundle; names look like default@1.2.0")
+        return self.folder / STAGED / name
+
+    def _verified(self, name: str) -> Release:
+        path = self._path(name)
+        if not path.is_dir():
+            raise BundleError(f"{name}: not staged here; `edgefer bundle install` its folder first")
+        signed = release.verify(path, self._keys)
+        if signed.title != name:
+            raise BundleError(f"{path}: its release is of {signed.title}; install it again")
+        return signed
+
+    def _link(self, role: str) -> str | None:
+        try:
+            target = os.readlink(self.folder / role)
+        except OSError:
+            return None
+        name = target.removeprefix(f"{STAGED}/")
+        return name if NAME.fullmatch(name) else None
+
+    def _point(self, role: str, name: str | None) -> None:
+        if name is None:
+            durable.remove(self.folder / role)
+        else:
+            durable.point(self.folder / role, f"{STAGED}/{name}")
+
+    def _entry(self, name: str) -> Entry:
+        roles = (CURRENT, CONFIRMED, PREVIOUS)
+        return Entry(name, self.number(name), tuple(r for r in roles if self._link(r) == name))
+
+    def _refuse_older(self, signed: Release, where: Path) -> None:
+        highest = self.highest()
+        if signed.number < highest:
+            raise BundleError(
+                f"{where}: its release number {signed.number} is below {highest}, the highest confirmed here; "
+                "sign it again under a higher number"
+            )
+
+    def _already_here(self, signed: Release) -> bool:
+        """Whether this very release is staged. Another one under its name goes, unless a link holds it."""
+        path = self._path(signed.title)
+        with contextlib.suppress(BundleError):
+            self.open(signed.title)
+            if self._verified(signed.title) == signed:
+                return True
+            if self._entry(signed.title).roles:
+                raise UsageError(f"{signed.title} is in use with other content; give the new one another version")
+        if path.exists():
+            self._discard(path)
+        return False
+
+    def _stage(self, source: Path, signed: Release) -> None:
+        part = self.folder / STAGED / f".{signed.title}.part"
+        part.mkdir(mode=0o700)
+        try:
+            _copy_bundle(source, part)
+            if release.verify(part, self._keys) != signed:
+                raise BundleError(f"{source}: changed while it was read; install it again")
+            opened = bundles.open_bundle(part)
+            if opened.title != signed.title:
+                raise BundleError(f"{source}: its release is of {signed.title}, its manifest of {opened.title}")
+            durable.sync_folder(part)
+            os.rename(part, self._path(signed.title))
+            durable.sync_folder(part.parent)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+    def _tidy(self, highest: int) -> None:
+        """Without leftovers of a power cut, and without what can never serve again."""
+        for leftover in (self.folder / STAGED).glob(".*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        for entry in self.entries():
+            if not entry.roles and entry.number < highest:
+                self._discard(self._path(entry.name))
+
+    def _discard(self, path: Path) -> None:
+        gone = path.with_name(f".{path.name}.gone")  # half deleted it must not bear a bundle's name
+        shutil.rmtree(gone, ignore_errors=True)
+        os.rename(path, gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+def become_owner(folder: Path) -> None:
+    """When root works on the service's store: go on as its owner, for good. Raises ServiceError."""
+    if os.geteuid() != 0:
+        return
+    try:
+        owner = os.stat(next(p for p in (folder, *folder.parents) if p.exists()))
+        if owner.st_uid != 0:
+            os.setgroups([])
+            os.setresgid(owner.st_gid, owner.st_gid, owner.st_gid)
+            os.setresuid(owner.st_uid, owner.st_uid, owner.st_uid)
+    except OSError as e:
+        raise ServiceError(f"{folder}: cannot work as its owner: {e.strerror}") from None
+
+
+def _copy_bundle(source: Path, to: Path) -> None:
+    """What the manifest lists and nothing else; contents are judged afterwards, on the copy."""
+    left = MAX_BYTES
+    for name in (RELEASE, SIGNATURE, MANIFEST, MANIFEST_HASH):
+        left -= _copy_file(source / name, to / name, min(left, 2**20))
+    for name in bundles.read_manifest(to).files:
+        left -= _copy_file(source / name, to / name, left)
+
+
+def _copy_file(source: Path, to: Path, limit: int) -> int:
+    """Bytes copied. Links, pipes and devices are refused: a staged file is a file."""
+    try:
+        with open(os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise BundleError(f"{source}: not a regular file; copy the bundle again")
+            data = file.read(limit + 1)
+    except OSError as e:
+        raise BundleError(f"{source}: {e.strerror}; copy the bundle again") from None
+    if len(data) > limit:
+        raise BundleError(f"{source}: too large for a bundle (512 MiB in all, 1 MiB for its manifest)")
+    durable.create(to, data)
+    return len(data)
