@@ -11,14 +11,14 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from edgefer import arguments
 from edgefer import config as configuration
 from edgefer.config import Config, State
-from edgefer.errors import EX_OK, EX_SOFTWARE, EX_UNAVAILABLE, EX_USAGE, EdgeferError, UsageError
+from edgefer.errors import EX_OK, EX_SOFTWARE, EX_UNAVAILABLE, EdgeferError, UsageError
 
 if TYPE_CHECKING:  # numpy comes with it, and `edgefer --help` needs none
     from edgefer.types import Reading
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def main(argv: Sequence[str] | None = None) -> int:
     """``edgefer``: returns the exit code; a user sees a traceback only at log.level debug."""
     try:
-        args = _parser().parse_args(argv)
+        args = arguments.parser(_COMMANDS).parse_args(argv)
         return int(args.command(args) or EX_OK)
     except EdgeferError as e:
         return _say(str(e), e.exit_code)
@@ -273,143 +273,6 @@ def _bundle_list(args: argparse.Namespace) -> None:
 _TAKES_EFFECT = "a running service takes it over with `systemctl reload edgefer-daemon`"
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse exits with 2; sysexits.h says 64."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(EX_USAGE, f"edgefer: {message}; see {self.prog} --help\n")
-
-
-def _parser() -> argparse.ArgumentParser:
-    from edgefer.bundle import DEFAULT
-
-    top = _Parser(prog="edgefer", description="The driver's expression from a visible + infrared camera, over MQTT.")
-    verbs = top.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
-
-    def add(name: str, help_: str, command: object, group: object = None) -> argparse.ArgumentParser:
-        p: argparse.ArgumentParser = (group or verbs).add_parser(name, help=help_, description=help_)  # type: ignore[attr-defined]
-        p.set_defaults(command=command)
-        return p
-
-    publisher = {"choices": ("mqtt", "stdout"), "help": "instead of publish.kind of the configuration"}
-    p = add("run", "run the pipeline until stopped (what edgefer-daemon does)", _run)
-    p.add_argument("--config", type=Path, required=True, metavar="FILE", help="configuration, see deploy/edgefer.toml")
-    p.add_argument("--publisher", **publisher)  # type: ignore[arg-type]
-    p = add("demo", "show the whole way on a synthetic drive, with its own broker", _demo)
-    p.add_argument("--forever", action="store_true", help="repeat until Ctrl-C")
-    p = add("watch", "hear a device: live table, each event once, missing ones asked for", _watch)
-    p.add_argument("device", nargs="?", help="device id; default: that of the configuration")
-    p.add_argument("--config", type=Path, metavar="FILE", help="take the broker from here, [publish]")
-    p.add_argument("--host", help="broker instead of publish.host")
-    p.add_argument("--port", type=int, help="instead of publish.port")
-    p.add_argument("--username", help="instead of publish.username")
-    p.add_argument("--password-file", metavar="FILE", help="instead of publish.password_file")
-    p.add_argument("--json", action="store_true", help="a line of JSON for every message")
-    p.add_argument("--all", action="store_true", help="ask for every event the device still has, not only for new gaps")
-    p = add("bench", "measure frames/s, stage times, memory and start-up on this machine", _bench)
-    p.add_argument("--config", type=Path, metavar="FILE", help="configuration to measure; default: the defaults")
-    p.add_argument("--seconds", type=_positive, default=10.0, help="length of each measured run (10)")
-    p.add_argument("--recording", type=Path, metavar="FOLDER", help="frames to use; default: the demo's")
-    p.add_argument(
-        "--vs", metavar="KEY=VALUE", help="measure this setting beside it, e.g. infer.threads=1 or infer.bundle=DIR"
-    )
-    p.add_argument("--json", type=Path, metavar="FILE", help="write the figures here as well")
-    p.add_argument(
-        "--backend", choices=("tensorrt",), help="measure the engines on the GPU instead: runner against GPU time, "
-        "copied against mapped memory, CUDA graph against stream",
-    )  # fmt: skip
-    p = add("doctor", "say what is there, what is missing and what to do about it", _doctor)
-    p.add_argument("--config", type=Path, metavar="FILE", help="check this configuration too")
-    p.add_argument("--json", action="store_true", help="one JSON document instead of lines")
-    p.add_argument("--reference", action="store_true", help="print the configuration reference and exit")
-    group = add("bundle", "look at a bundle; install, activate, roll back signed ones", None).add_subparsers(
-        metavar="COMMAND", required=True, parser_class=_Parser
-    )
-    for name, help_, command in (
-        ("inspect", "print the manifest of a verified bundle", _bundle_inspect),
-        ("verify", "check every hash and the golden vectors on this machine", _bundle_verify),
-    ):
-        p = add(name, help_, command, group)
-        p.add_argument(
-            "bundle", type=Path, nargs="?", default=DEFAULT, help="bundle folder; default: the one that ships"
-        )
-    _store_commands(add, group)
-    group = add("engine", "the TensorRT engines of this machine", None).add_subparsers(
-        metavar="COMMAND", required=True, parser_class=_Parser
-    )
-    for name, help_ in (
-        ("build", "build the network's and the detector's engine, unless they are there"),
-        ("list", "the engines in the cache, and what is wrong with one"),
-        ("clean", "remove them; the next start builds anew"),
-    ):
-        p = add(name, help_, _engine, group)
-        p.set_defaults(action=name, bundle=None)
-        p.add_argument("--config", type=Path, metavar="FILE", help="configuration; default: the defaults")
-        if name == "build":
-            p.add_argument("--bundle", type=Path, metavar="FOLDER", help="instead of infer.bundle")
-            p.add_argument(
-                "--target", metavar="8.6", help="for a GPU that is not here, by compute capability (TensorRT for RTX)"
-            )
-    p = add("calibrate", "measure the geometry of the lenses with a printed board", _calibrate)
-    p.add_argument("--config", type=Path, metavar="FILE", help="configuration whose cameras to use")
-    p.add_argument(
-        "--from", dest="pairs", type=Path, metavar="FOLDER", help="a recording, or visible/ and infrared/ with pictures"
-    )
-    p.add_argument("--board", default="charuco:9x6:26", metavar="KIND:CxR:MM", help="board (charuco:9x6:26); kinds: "
-                   "charuco, chessboard, circles, acircles")  # fmt: skip
-    p.add_argument("--out", type=Path, default=Path("calibration.json"), metavar="FILE", help="file to write")
-    p.add_argument("--report", type=Path, metavar="FILE", help="HTML report; default: beside --out")
-    p.add_argument("--quick", action="store_true", help="one board at the driver's place: right at that distance only")
-    p.add_argument("--seconds", type=_positive, default=300.0, help="give up after this long")
-    p.add_argument("--print-board", type=Path, metavar="FILE", help="write the board as PNG for printing, and end")
-    p.add_argument("--self-test", action="store_true", help="calibrate rendered boards, print the errors, and end")
-    p = add("record", "write what the lenses see into a recording", _record)
-    p.add_argument("recording", type=Path, help="folder to create")
-    p.add_argument("--config", type=Path, required=True, metavar="FILE", help="configuration whose cameras to use")
-    p.add_argument("--seconds", type=_positive, default=3600.0, help="stop after this long")
-    p.add_argument("--images", action="store_true", help="lossless PNG files instead of two video files")
-    p.add_argument("--limit-mb", type=_positive, default=2000.0, help="stop when it takes so many MB (2000)")
-    p.add_argument("--i-have-consent", action="store_true", help="faces may be recorded; default: none may be in view")
-    p = add("replay", "run the pipeline on a recording", _replay)
-    p.add_argument("recording", type=Path, help="folder written by `edgefer record`")
-    p.add_argument("--config", type=Path, metavar="FILE", help="configuration of everything but the cameras")
-    p.add_argument("--publisher", default="stdout", **publisher)  # type: ignore[arg-type]
-    p.add_argument(
-        "--realtime", action="store_true", help="at the recorded pace; default: every frame, as fast as it goes"
-    )
-    either = p.add_mutually_exclusive_group()
-    either.add_argument("--write-expect", type=Path, metavar="FILE", help="write the readings as those to expect")
-    either.add_argument("--expect", type=Path, metavar="FILE", help="compare with them: 0 as expected, 1 different")
-    p.add_argument("--tolerance", type=_positive, default=0.02, help="of probabilities and scores (0.02)")
-    return top
-
-
-def _store_commands(add: Callable[..., argparse.ArgumentParser], group: object) -> None:
-    for name, help_, command in (
-        ("install", "stage a signed bundle on this device", _bundle_install),
-        ("activate", "let a staged bundle serve, on trial at first", _bundle_activate),
-        ("rollback", "go back to the bundle that served before", _bundle_rollback),
-        ("list", "what is staged, and what serves", _bundle_list),
-    ):
-        p = add(name, help_, command, group)
-        if name == "install":
-            p.add_argument("bundle", type=Path, help="folder of a bundle signed by `python -m export sign`")
-        if name == "activate":
-            p.add_argument("name", metavar="NAME@VERSION", help="a staged bundle, see `edgefer bundle list`")
-        if name == "list":
-            p.add_argument("--json", action="store_true", help="for programs")
-        p.add_argument("--config", type=Path, default=configuration.SERVICE_CONFIG, metavar="FILE",
-                       help="the device's configuration: keys and store (%(default)s)")  # fmt: skip
-        p.add_argument("--store", type=Path, metavar="FOLDER", help="instead of update.store")
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number of seconds")
-    return value
-
-
 def _with_publisher(settings: Config, kind: str | None) -> Config:
     if kind is None:
         return settings
@@ -427,3 +290,24 @@ def _stop_on_signal() -> threading.Event:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
     return stop
+
+
+_COMMANDS: arguments.Commands = {
+    "run": _run,
+    "demo": _demo,
+    "watch": _watch,
+    "bench": _bench,
+    "doctor": _doctor,
+    "calibrate": _calibrate,
+    "record": _record,
+    "replay": _replay,
+    "bundle inspect": _bundle_inspect,
+    "bundle verify": _bundle_verify,
+    "bundle install": _bundle_install,
+    "bundle activate": _bundle_activate,
+    "bundle rollback": _bundle_rollback,
+    "bundle list": _bundle_list,
+    "engine build": _engine,
+    "engine list": _engine,
+    "engine clean": _engine,
+}

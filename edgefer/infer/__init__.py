@@ -88,7 +88,7 @@ def reason(error: Exception) -> str:
 def _proven(backend: str, bundle: Bundle, config: Infer, progress: Progress) -> Network:
     network = BACKENDS[backend](bundle, config, progress)
     try:
-        check_golden(partial(alone, network), bundle, config.backend)
+        check_golden(partial(alone, network), bundle, backend)
         network.reset()
     except BaseException:
         network.close()
