@@ -59,7 +59,8 @@ def daemon(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> None:
     stop = _stop_on_signal()  # before the slow imports: a stop during start-up is a clean one
     requests: SimpleQueue[str] = SimpleQueue()  # its put is safe in a signal handler
-    signal.signal(signal.SIGHUP, lambda *_: requests.put(""))
+    if not os.isatty(0):  # in a terminal it means that the terminal is gone
+        signal.signal(signal.SIGHUP, lambda *_: requests.put(""))
     from edgefer import app, private
 
     def read() -> Config:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
 from typing import Any
 
@@ -25,7 +26,7 @@ from edgefer.journal import fields
 from edgefer.locate import Locator
 from edgefer.messages import EventSystem, Message, Meta, Stamper
 from edgefer.pipeline import Pipeline
-from edgefer.serving import Serving
+from edgefer.serving import Serving, Told
 from edgefer.types import Face, FramePair
 
 log = logging.getLogger("edgefer.reload")
@@ -111,6 +112,11 @@ class Reloader:
                 self._serve(request)
             except EdgeferError as e:
                 log.error("reload: %s; everything stays as it is", e)
+                if request != AGAIN:
+                    told = [("bundle_rolled_back", f"{request} refused: {e}"[:512])]
+                    self._pipeline.changes.put(partial(self._tell, told=told))
+            except Exception:
+                log.exception("reload: internal error, please report it; everything stays as it is")
             finally:
                 sdnotify.notify("READY=1")
 
@@ -146,6 +152,10 @@ class Reloader:
             yield lambda p: self._swap(p, bundle, network[1])
         yield lambda p: self._rates(p, old, new, bundle, network is not None)
 
+    def _tell(self, p: Pipeline, told: list[Told]) -> None:
+        for kind, detail in told:
+            p.publisher.publish(self._stamper.message(EventSystem, kind=kind, detail=detail))
+
     def _network(self, new: Config) -> tuple[Bundle, Network] | None:
         """A bundle and its network, where another is to serve or in another way."""
         if new.infer == self._config.infer and not self._serving.changed():
@@ -162,8 +172,7 @@ class Reloader:
         old.close()
         p.reporter.set_bundle(bundle.title)
         self._serving.swapped(p.times.counts()["infer"])
-        for kind, detail in self._serving.take_told():
-            p.publisher.publish(self._stamper.message(EventSystem, kind=kind, detail=detail))
+        self._tell(p, self._serving.take_told())
         log.info("bundle %s serves, golden vectors passed", bundle.title, extra=fields(bundle=bundle.title))
 
     def _rates(self, p: Pipeline, old: Config, new: Config, bundle: Bundle, other: bool) -> None:

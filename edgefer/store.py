@@ -61,17 +61,15 @@ class Store:
     def install(self, source: Path) -> Entry:
         """Copy the signed bundle in the folder ``source`` into the store; it does not serve yet."""
         with self._locked():
-            signed = release.verify(source, self._keys)  # before anything else of it is read
-            self._refuse_older(signed, source)
             self._tidy(self.highest())
-            if self._already_here(signed):
-                return self._entry(signed.title)
-            if len(self.entries()) >= MAX_STAGED:
-                raise BundleError(
-                    f"{self.folder}: {MAX_STAGED} bundles are staged already; activate one, the rest goes"
-                )
-            self._stage(source, signed)
-            return self._entry(signed.title)
+            part = self.folder / STAGED / ".incoming"
+            part.mkdir(mode=0o700)
+            try:
+                return self._entry(self._take_in(source, part))
+            except BundleError as e:  # what is wrong with the copy is wrong with the source
+                raise BundleError(str(e).replace(str(part), str(source))) from None
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
 
     def activate(self, name: str) -> Entry:
         """Let the staged bundle ``name`` (NAME@VERSION, never a path) serve from the next start or reload on.
@@ -222,21 +220,23 @@ class Store:
             self._discard(path)
         return False
 
-    def _stage(self, source: Path, signed: Release) -> None:
-        part = self.folder / STAGED / f".{signed.title}.part"
-        part.mkdir(mode=0o700)
-        try:
-            _copy_bundle(source, part)
-            if release.verify(part, self._keys) != signed:
-                raise BundleError(f"{source}: changed while it was read; install it again")
-            opened = bundles.open_bundle(part)
-            if opened.title != signed.title:
-                raise BundleError(f"{source}: its release is of {signed.title}, its manifest of {opened.title}")
-            durable.sync_folder(part)
-            os.rename(part, self._path(signed.title))
-            durable.sync_folder(part.parent)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+    def _take_in(self, source: Path, part: Path) -> str:
+        """The title of what was staged. Judged is the copy; nothing is copied unvouched for."""
+        _copy_head(source, part)
+        signed = release.verify(part, self._keys)
+        self._refuse_older(signed, part)
+        if self._already_here(signed):
+            return signed.title
+        if len(self.entries()) >= MAX_STAGED:
+            raise BundleError(f"{self.folder}: {MAX_STAGED} bundles are staged already; activate one, the rest goes")
+        _copy_rest(source, part)
+        opened = bundles.open_bundle(part)
+        if opened.title != signed.title:
+            raise BundleError(f"{part}: its release is of {signed.title}, its manifest of {opened.title}")
+        durable.sync_folder(part)
+        os.rename(part, self._path(signed.title))
+        durable.sync_folder(part.parent)
+        return signed.title
 
     def _tidy(self, highest: int) -> None:
         """Without leftovers of a power cut, and without what can never serve again."""
@@ -267,11 +267,15 @@ def become_owner(folder: Path) -> None:
         raise ServiceError(f"{folder}: cannot work as its owner: {e.strerror}") from None
 
 
-def _copy_bundle(source: Path, to: Path) -> None:
-    """What the manifest lists and nothing else; contents are judged afterwards, on the copy."""
+def _copy_head(source: Path, to: Path) -> None:
+    """Release and manifest, small by what they are."""
+    for name, limit in ((RELEASE, 4096), (SIGNATURE, 4096), (MANIFEST, 2**20), (MANIFEST_HASH, 4096)):
+        _copy_file(source / name, to / name, limit)
+
+
+def _copy_rest(source: Path, to: Path) -> None:
+    """What the manifest lists and nothing else."""
     left = MAX_BYTES
-    for name in (RELEASE, SIGNATURE, MANIFEST, MANIFEST_HASH):
-        left -= _copy_file(source / name, to / name, min(left, 2**20))
     for name in bundles.read_manifest(to).files:
         left -= _copy_file(source / name, to / name, left)
 
@@ -283,6 +287,9 @@ def _copy_file(source: Path, to: Path, limit: int) -> int:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise BundleError(f"{source}: not a regular file; copy the bundle again")
             data = file.read(limit + 1)
+    except FileNotFoundError:
+        unsigned = "; the bundle is not signed, `python -m export sign` does it" if source.name == RELEASE else ""
+        raise BundleError(f"{source}: not found{unsigned}") from None
     except OSError as e:
         raise BundleError(f"{source}: {e.strerror}; copy the bundle again") from None
     if len(data) > limit:

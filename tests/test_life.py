@@ -61,7 +61,12 @@ class Manager:
             "PATH": "/usr/bin:/bin",
         }
         self.process = subprocess.Popen(
-            command, env={**env, **environ}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command,
+            env={**env, **environ},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         if pipe:
             fcntl.fcntl(self.process.stdout, fcntl.F_SETPIPE_SZ, pipe)

@@ -201,6 +201,17 @@ def test_a_bundle_larger_than_the_limit_and_one_of_links(w: Workshop, monkeypatc
     (source / "classifier.onnx").symlink_to("real")
     with pytest.raises(BundleError, match=r"classifier\.onnx"):
         store.install(source)
+    manifest = source / "manifest.json"
+    whole = manifest.read_bytes()
+    os.truncate(manifest, 2**30)
+    with pytest.raises(BundleError, match=r"manifest\.json: too large"):  # before a gigabyte of it is read
+        store.install(source)
+    manifest.unlink()
+    os.mkfifo(manifest)
+    with pytest.raises(BundleError, match="not a regular file"):  # and no reader waits for ever
+        store.install(source)
+    manifest.unlink()
+    manifest.write_bytes(whole)
     (source / "classifier.onnx").unlink()
     os.mkfifo(source / "classifier.onnx")
     with pytest.raises(BundleError, match="not a regular file"):

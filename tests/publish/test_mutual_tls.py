@@ -274,7 +274,7 @@ def test_the_service_renews_on_sighup_and_shows_no_secret(
         f'host = "localhost"\nport = {broker.port}\nusername = "car-1"\npassword_file = "{password}"\n{lines}'
     )
     command = [sys.executable, "-m", "edgefer", "run", "--config", str(file)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as service:
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as service:
         until(lambda: monitor.said("car-1/state/driver"))
         first = monitor.said("car-1/status", state="online")[0]["session"]
         fleet.make("device", "car-1")

@@ -1,0 +1,124 @@
+"""A staged bundle put to work by its name while the pipeline runs: what the reload command comes down to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import pytest
+from bundle_workshop import edit_golden
+from locate_portraits import astronaut
+from release_workshop import Workshop
+
+from edgefer import app
+from edgefer.bundle import open_bundle
+from edgefer.config import Config, build
+from edgefer.messages import EventSystem, Message, Meta, StateDriver
+from edgefer.pipeline import Pipeline
+from edgefer.reload import AGAIN, Reloader, Requests, differences, merged
+from edgefer.serving import Serving, open_store
+
+
+class Running:
+    """A pipeline on a still picture whose messages are kept; ``go`` runs it until something was said."""
+
+    def __init__(self, pipeline: Pipeline, reloader: Reloader) -> None:
+        self.pipeline, self.reloader = pipeline, reloader
+        self.said: list[Message] = []
+        self._at = 0
+        pipeline.publisher.publish = self.said.append  # type: ignore[method-assign]
+
+    def go(self, true: Callable[[Message], bool]) -> Message:
+        """The next message that fits, after the one before; at most two hundred are waited for."""
+        limit = len(self.said) + 200
+        self.pipeline.run(lambda: any(map(true, self.said[self._at :])) or len(self.said) > limit)
+        found = next(k for k in range(self._at, len(self.said)) if true(self.said[k]))
+        self._at = found + 1
+        return self.said[found]
+
+
+@pytest.fixture
+def w(tmp_path: Path) -> Workshop:
+    return Workshop(tmp_path)
+
+
+@pytest.fixture
+def running(w: Workshop, tmp_path: Path) -> Iterator[Running]:
+    cv2.imwrite(str(tmp_path / "face.png"), astronaut())
+    config = build(
+        {
+            "capture": {"kind": "picture", "source": str(tmp_path / "face.png")},
+            "publish": {"kind": "stdout", "rate_hz": 30.0},
+            "update": {"key_1": w.public("key-1"), "store": str(tmp_path / "store")},
+        },
+        "test",
+    )
+    serving = Serving(config, open_store(config))
+    with (
+        app.started(config, serving=serving) as pipeline,
+        app._reloader(pipeline, config, serving, Requests(), lambda: config) as reloader,
+    ):
+        yield Running(pipeline, reloader)
+
+
+def system(kind: str) -> Callable[[Message], bool]:
+    return lambda m: isinstance(m, EventSystem) and m.kind == kind
+
+
+def test_a_staged_bundle_serves_by_its_name_or_as_the_newest(running: Running, w: Workshop) -> None:
+    assert running.reloader.activate() == (False, "no bundle is staged here; `edgefer bundle install` its folder first")
+    store = w.store()
+    for version, number in (("1.1.0", 5), ("1.2.0", 6)):
+        store.install(w.real(version, number))
+    assert running.reloader.activate("default@1.1.0") == (True, "")
+    running.go(system("bundle_activated"))
+    running.go(lambda m: isinstance(m, Meta) and m.bundle.version == "1.1.0")
+    state = running.go(lambda m: isinstance(m, StateDriver) and m.valid)
+    assert (state.bundle, state.label) == ("default@1.1.0", "happiness")  # type: ignore[attr-defined]
+    assert running.reloader.activate() == (True, "")
+    running.go(lambda m: isinstance(m, StateDriver) and m.bundle == "default@1.2.0")
+    store.rollback()
+    running.reloader._requests.put(AGAIN)  # as SIGHUP does after `edgefer bundle rollback`
+    running.go(system("bundle_rolled_back"))
+
+
+@pytest.mark.parametrize("name", ["/tmp/x", "../default@1.1.0", "https://example.org/b", "default@9.9.9"])
+def test_what_is_no_staged_bundle_is_refused_at_once(name: str, running: Running, w: Workshop) -> None:
+    w.store().install(w.bundle("1.1.0", 5))
+    ok, reason = running.reloader.activate(name)
+    assert not ok
+    assert "staged" in reason
+
+
+def test_a_bundle_that_answers_wrongly_here_is_refused_and_told_and_the_old_one_serves_on(
+    running: Running, w: Workshop
+) -> None:
+    wrong = w.real("1.1.0", 5)
+    edit_golden(wrong, logits=open_bundle(wrong).golden.logits[:, ::-1])
+    w.sign(wrong, "1.1.0", 5)
+    w.store().install(wrong)
+    assert running.reloader.activate("default@1.1.0") == (True, ""), "its signature and hashes are right"
+    event = running.go(system("bundle_rolled_back"))
+    assert "default@1.1.0 refused" in str(event.detail)  # type: ignore[attr-defined]
+    assert "golden" in str(event.detail)  # type: ignore[attr-defined]
+    state = running.go(lambda m: isinstance(m, StateDriver))
+    assert state.bundle.startswith("default@1.0")  # type: ignore[attr-defined]
+
+
+def test_without_a_store_there_is_nothing_to_activate() -> None:
+    from edgefer.errors import BundleError
+
+    with pytest.raises(BundleError, match=r"set 'update\.key_1'"):
+        Serving(Config()).staged(None)
+
+
+def test_only_live_keys_are_taken_over() -> None:
+    old = Config()
+    changed = {"rate_hz": 9.0, "port": 9}
+    new = build({"device": "x", "capture": {"fps": 5.0}, "publish": changed, "decide": {"margin": 0.5}}, "test")
+    assert {key for key, _, _ in differences(old, new)} == {
+        "device", "capture.fps", "publish.rate_hz", "publish.port", "decide.margin",
+    }  # fmt: skip
+    taken = {key: value for key, _, value in differences(old, merged(old, new))}
+    assert taken == {"publish.rate_hz": 9.0, "decide.margin": 0.5}
