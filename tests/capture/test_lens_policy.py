@@ -122,7 +122,7 @@ def test_dusk_that_wavers_about_the_limit_does_not_make_the_lens_come_and_go(len
     """Brightest 1 %: 30, then 5 and 7 in turn, then light again. Black is said once, and ended once."""
 
     def dusk(k: int) -> U8:
-        top = 30 if k < 25 else (5 if k // 5 % 2 else 7) if k < 100 else 40
+        top = 30 if k < 25 else (5 if k // 12 % 2 else 7) if k < 100 else 40
         return np.random.default_rng(k).integers(0, top + 1, (48, 64)).astype(np.uint8)
 
     said = show(lens, film(dusk, seconds=6))

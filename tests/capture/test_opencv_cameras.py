@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
@@ -115,6 +117,15 @@ def test_a_stream_that_does_not_open_is_named_without_its_password(monkeypatch: 
 )
 def test_a_pipeline_is_completed(text: str, expected: str) -> None:
     assert complete_pipeline(text, 640, 480, 30.0) == expected
+
+
+@pytest.mark.skipif(shutil.which("gst-launch-1.0") is None, reason="gst-launch-1.0 is not installed")
+def test_a_completed_pipeline_is_one_that_gstreamer_runs() -> None:
+    text = complete_pipeline("videotestsrc num-buffers=5", 64, 48, 30.0) + " wait-on-eos=false"
+    done = subprocess.run(
+        ["gst-launch-1.0", "-q", *text.split()], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_reading_a_closed_camera_is_an_error() -> None:
