@@ -246,6 +246,17 @@ def test_a_blurred_board_is_counted_as_that(session: Path) -> None:
     assert widths[0] < widths[1] < judge.EDGE_PX < widths[3]
 
 
+def test_a_lens_out_of_focus_is_refused() -> None:
+    """Circles are found far out of focus too: what is found there is counted, not used."""
+    board, turned = boards.parse("circles:8x5:28"), render.turn((0.1, 0.1, 0.0))
+    place = np.array([0.0, 0.0, 450.0]) - turned @ board.points_mm.mean(0)
+    soft = render.Camera(replace(RIG.visible, blur=3.5), board, np.random.default_rng(2)).picture(turned, place)
+    assert board.find(cv2.cvtColor(soft, cv2.COLOR_BGR2GRAY)) is not None
+    captures = Captures(board, 25_000_000, stream=False)
+    assert captures.take(Pair(soft, np.zeros((480, 640), np.uint8))) == "no board"
+    assert captures.tally.seen[Lens.VISIBLE] == captures.tally.blurred[Lens.VISIBLE] == 1
+
+
 def test_a_board_in_the_hand_must_be_held_still(session: Path) -> None:
     captures = Captures(BOARD, 25_000_000, stream=True)
     first, second = (Pair(c, i[:, :, 0].copy()) for c, i in (pictures(session, "004"), pictures(session, "003")))
