@@ -233,18 +233,7 @@ def _parser() -> argparse.ArgumentParser:
             "bundle", type=Path, nargs="?", default=DEFAULT, help="bundle folder; default: the one that ships"
         )
     p = add("calibrate", "measure the geometry of the lenses with a printed board", _calibrate)
-    p.add_argument("--config", type=Path, metavar="FILE", help="configuration whose cameras to use")
-    p.add_argument(
-        "--from", dest="pairs", type=Path, metavar="FOLDER", help="a recording, or visible/ and infrared/ with pictures"
-    )
-    p.add_argument("--board", default="charuco:9x6:26", metavar="KIND:CxR:MM", help="board (charuco:9x6:26); kinds: "
-                   "charuco, chessboard, circles, acircles")  # fmt: skip
-    p.add_argument("--out", type=Path, default=Path("calibration.json"), metavar="FILE", help="file to write")
-    p.add_argument("--report", type=Path, metavar="FILE", help="HTML report; default: beside --out")
-    p.add_argument("--quick", action="store_true", help="one board at the driver's place: right at that distance only")
-    p.add_argument("--seconds", type=_positive, default=300.0, help="give up after this long")
-    p.add_argument("--print-board", type=Path, metavar="FILE", help="write the board as PNG for printing, and end")
-    p.add_argument("--self-test", action="store_true", help="calibrate rendered boards, print the errors, and end")
+    _calibrate_arguments(p)
     p = add("record", "write what the lenses see into a recording", _record)
     p.add_argument("recording", type=Path, help="folder to create")
     p.add_argument("--config", type=Path, required=True, metavar="FILE", help="configuration whose cameras to use")
@@ -264,6 +253,22 @@ def _parser() -> argparse.ArgumentParser:
     either.add_argument("--expect", type=Path, metavar="FILE", help="compare with them: 0 as expected, 1 different")
     p.add_argument("--tolerance", type=_positive, default=0.02, help="of probabilities and scores (0.02)")
     return top
+
+
+def _calibrate_arguments(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--config", type=Path, metavar="FILE", help="configuration whose cameras to use")
+    p.add_argument(
+        "--from", dest="pairs", type=Path, metavar="FOLDER", help="a recording, or visible/ and infrared/ with pictures"
+    )
+    p.add_argument("--board", default="charuco:9x6:26", metavar="KIND:CxR:MM", help="board (charuco:9x6:26); kinds: "
+                   "charuco, chessboard, circles, acircles")  # fmt: skip
+    p.add_argument("--out", type=Path, default=Path("calibration.json"), metavar="FILE", help="file to write")
+    p.add_argument("--report", type=Path, metavar="FILE", help="HTML report; default: beside --out")
+    p.add_argument("--quick", action="store_true", help="one board at the driver's place: right at that distance only")
+    p.add_argument("--grey-visible", action="store_true", help="the visible lens has no colour: it is not swapped")
+    p.add_argument("--seconds", type=_positive, default=300.0, help="give up after this long")
+    p.add_argument("--print-board", type=Path, metavar="FILE", help="write the board as PNG for printing, and end")
+    p.add_argument("--self-test", action="store_true", help="calibrate rendered boards, print the errors, and end")
 
 
 def _positive(text: str) -> float:

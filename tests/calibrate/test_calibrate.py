@@ -92,6 +92,14 @@ def test_no_board_is_found_in_a_wall() -> None:
     assert [boards.parse(spec).find(picture) for spec in selftest.BOARDS] == [None] * 4
 
 
+def test_one_row_of_a_board_is_not_enough() -> None:
+    """Eight points on a line: no plane can be fitted through them."""
+    page = cv2.copyMakeBorder(boards.draw(BOARD, 1.0)[:48], 40, 162, 40, 40, cv2.BORDER_CONSTANT, value=255)
+    big = cv2.resize(page, None, fx=2, fy=2)
+    assert boards._charuco(BOARD, big) is not None
+    assert BOARD.find(big) is None
+
+
 def test_warm_holes_in_a_sheet_are_circles_too() -> None:
     board = boards.parse("circles:8x5:28")
     light = cv2.bitwise_not(cv2.resize(boards.draw(board, 1.0), None, fx=1.2, fy=1.2, interpolation=cv2.INTER_AREA))
@@ -286,6 +294,7 @@ def test_swapped_folders_are_told(session: Path, tmp_path: Path, capsys: pytest.
             shutil.copy(session / b / f"{k:03d}.png", tmp_path / a)
     assert run(tmp_path, tmp_path / "c.json", "--quick") == EX_NOINPUT
     assert "lenses swapped?" in capsys.readouterr().err
+    assert run(tmp_path, tmp_path / "c.json", "--quick", "--grey-visible") == EX_OK
 
 
 def test_the_quick_mode_is_right_at_the_distance_of_its_board(session: Path, tmp_path: Path) -> None:
