@@ -145,6 +145,7 @@ def _lenses(verbs: _Verbs) -> None:
     p.add_argument("--out", type=Path, default=Path("calibration.json"), metavar="FILE", help="file to write")
     p.add_argument("--report", type=Path, metavar="FILE", help="HTML report; default: beside --out")
     p.add_argument("--quick", action="store_true", help="one board at the driver's place: right at that distance only")
+    p.add_argument("--grey-visible", action="store_true", help="the visible lens has no colour: it is not swapped")
     p.add_argument("--seconds", type=positive_seconds, default=300.0, help="give up after this long")
     p.add_argument("--print-board", type=Path, metavar="FILE", help="write the board as PNG for printing, and end")
     p.add_argument("--self-test", action="store_true", help="calibrate rendered boards, print the errors, and end")

@@ -23,12 +23,14 @@ from edgefer.errors import InputError
 
 @dataclass(frozen=True)
 class Plan:
-    """out: the calibration file; report: an HTML file or None; quick: one homography from one board."""
+    """out: the calibration file; report: an HTML file or None; quick: one homography from one board; grey: the
+    visible lens has no colour."""
 
     board: Board
     out: Path
     report: Path | None = None
     quick: bool = False
+    grey: bool = False
 
 
 def calibrate(plan: Plan, pairs: Iterable[Pair], stream: bool, tolerance_ms: float) -> dict[str, Any]:
@@ -37,7 +39,7 @@ def calibrate(plan: Plan, pairs: Iterable[Pair], stream: bool, tolerance_ms: flo
     pairs: until they end, or enough views were seen of a stream. Raises InputError after saying every reason on
     standard error, one line each.
     """
-    captures = Captures(plan.board, round(tolerance_ms * 1e6), stream)
+    captures = Captures(plan.board, round(tolerance_ms * 1e6), stream, plan.grey)
     collect(captures, pairs, plan.quick, Screen())
     judged = judge.quick_problems if plan.quick else judge.problems
     problems = judged(plan.board, captures.tally, captures.views, captures.sizes)

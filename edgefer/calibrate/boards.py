@@ -69,6 +69,8 @@ class Board:
         found = look(self, grey)
         if found is None:
             found = look(self, cv2.createCLAHE(4.0, (8, 8)).apply(grey))
+        if found is None or np.ptp(self.points_mm[found.ids, :2], axis=0).min() < self.step_mm / 2:
+            return None  # one row of points lies on a line, which says nothing of a plane
         return found
 
     @property

@@ -38,11 +38,15 @@ class Pair:
 
 @dataclass
 class Captures:
-    """The views kept so far and what was seen. stream: pairs follow each other, so the board must be held still."""
+    """The views kept so far and what was seen. stream: pairs follow each other, so the board must be held still.
+
+    grey: the visible lens has no colour either, so that nothing tells a swap.
+    """
 
     board: Board
     tolerance_ns: int
     stream: bool
+    grey: bool = False
     views: list[View] = field(default_factory=list)
     patches: list[tuple[U8, U8]] = field(default_factory=list)
     """of views both lenses share: the pictures, the room outside the board blanked, so that nobody is in them"""
@@ -56,7 +60,7 @@ class Captures:
             self.tally.alone += 1
             return "one lens alone"
         self.tally.pairs += 1
-        self.tally.grey += is_grey(pair.visible)
+        self.tally.grey += not self.grey and is_grey(pair.visible)
         if pair.skew_ns > self.tolerance_ns:
             self.tally.apart += 1
             return "not simultaneous"

@@ -44,7 +44,7 @@ def from_lenses(args: Namespace, config: Capture, should_stop: Callable[[], bool
 
 def _plan(args: Namespace) -> Plan:
     report = args.report if args.report is not None else args.out.with_suffix(".html")
-    return Plan(boards.parse(args.board), args.out, report, args.quick)
+    return Plan(boards.parse(args.board), args.out, report, args.quick, args.grey_visible)
 
 
 def _say(out: Path, found: Mapping[str, Any]) -> None:

@@ -77,7 +77,10 @@ def _setup_problems(board: Board, tally: Tally) -> list[str]:
     if tally.pairs == 0:
         return [f"no pair of pictures came, {tally.alone} of one lens alone: is a lens dead, or not simultaneous?"]
     if tally.grey > tally.pairs / 2:
-        found.append("the visible pictures have no colour: lenses swapped? exchange capture.visible and .infrared")
+        found.append(
+            "the visible pictures have no colour: lenses swapped? exchange capture.visible and .infrared, or say "
+            "--grey-visible"
+        )
     if tally.apart > tally.pairs / 2:
         found.append(f"not simultaneous: in {tally.apart} of {tally.pairs} pairs; see capture.tolerance_ms")
     if v == i == 0:

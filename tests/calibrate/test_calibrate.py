@@ -92,6 +92,14 @@ def test_no_board_is_found_in_a_wall() -> None:
     assert [boards.parse(spec).find(picture) for spec in selftest.BOARDS] == [None] * 4
 
 
+def test_one_row_of_a_board_is_not_enough() -> None:
+    """Eight points on a line: no plane can be fitted through them."""
+    page = cv2.copyMakeBorder(boards.draw(BOARD, 1.0)[:48], 40, 162, 40, 40, cv2.BORDER_CONSTANT, value=255)
+    big = cv2.resize(page, None, fx=2, fy=2)
+    assert boards._charuco(BOARD, big) is not None
+    assert BOARD.find(big) is None
+
+
 def test_warm_holes_in_a_sheet_are_circles_too() -> None:
     board = boards.parse("circles:8x5:28")
     light = cv2.bitwise_not(cv2.resize(boards.draw(board, 1.0), None, fx=1.2, fy=1.2, interpolation=cv2.INTER_AREA))
@@ -246,6 +254,17 @@ def test_a_blurred_board_is_counted_as_that(session: Path) -> None:
     assert widths[0] < widths[1] < judge.EDGE_PX < widths[3]
 
 
+def test_a_lens_out_of_focus_is_refused() -> None:
+    """Circles are found far out of focus too: what is found there is counted, not used."""
+    board, turned = boards.parse("circles:8x5:28"), render.turn((0.1, 0.1, 0.0))
+    place = np.array([0.0, 0.0, 450.0]) - turned @ board.points_mm.mean(0)
+    soft = render.Camera(replace(RIG.visible, blur=3.5), board, np.random.default_rng(2)).picture(turned, place)
+    assert board.find(cv2.cvtColor(soft, cv2.COLOR_BGR2GRAY)) is not None
+    captures = Captures(board, 25_000_000, stream=False)
+    assert captures.take(Pair(soft, np.zeros((480, 640), np.uint8))) == "no board"
+    assert captures.tally.seen[Lens.VISIBLE] == captures.tally.blurred[Lens.VISIBLE] == 1
+
+
 def test_a_board_in_the_hand_must_be_held_still(session: Path) -> None:
     captures = Captures(BOARD, 25_000_000, stream=True)
     first, second = (Pair(c, i[:, :, 0].copy()) for c, i in (pictures(session, "004"), pictures(session, "003")))
@@ -275,6 +294,7 @@ def test_swapped_folders_are_told(session: Path, tmp_path: Path, capsys: pytest.
             shutil.copy(session / b / f"{k:03d}.png", tmp_path / a)
     assert run(tmp_path, tmp_path / "c.json", "--quick") == EX_NOINPUT
     assert "lenses swapped?" in capsys.readouterr().err
+    assert run(tmp_path, tmp_path / "c.json", "--quick", "--grey-visible") == EX_OK
 
 
 def test_the_quick_mode_is_right_at_the_distance_of_its_board(session: Path, tmp_path: Path) -> None:
