@@ -198,7 +198,7 @@ class Publish(Section):
     rate_hz: float = Field(5.0, ge=0.1, le=30, description="state messages per second")
     keepalive_s: int = Field(15, ge=5, le=600, description="MQTT keep-alive, seconds")
     reconnect_s: int = Field(
-        2,
+        1,
         ge=1,
         le=600,
         description="longest pause between tries to reach the broker, seconds; more for a shared one",

@@ -84,7 +84,7 @@ class Courier:
         # The thread's own:
         self._flight = Flight()
         self._replays: deque[Event] = deque()
-        self._give_up = 0.0
+        self._give_up, self._turn = 0.0, False
         self._spool: Spool
         self.fault = ""
         """why the thread has died, "" while it lives"""
@@ -310,10 +310,12 @@ class Courier:
             ask.answer(len(found))
 
     def _send(self) -> None:
-        """Fill the window: what is new first, replays in the room that leaves."""
+        """Fill the window: what is new and what was asked for take turns, so that neither keeps the other waiting."""
         while self._can_send():
             now = time.monotonic()
-            row = self._flight.next_row(self._spool) if not self._flight.dry else None
+            self._turn = not self._turn
+            first = not (self._replays and self._turn) and not self._flight.dry
+            row = self._flight.next_row(self._spool) if first else None
             if row is not None:
                 self._link.send_event(row[1].topic, row[1].payload, self._flight.off(row[0], now))
             elif self._replays:

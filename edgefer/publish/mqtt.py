@@ -374,7 +374,7 @@ class MqttPublisher:
     def _on_connect_fail(self, _c: Client, _u: Any) -> None:
         self._trying_since = None
         error = sys.exc_info()[1]  # paho calls this from its except block and passes nothing
-        again = f"trying again every 1 to {self._config.reconnect_s} s"
+        again = f"trying again every {self._config.reconnect_s} s at most"
         self._tell_outage(f"{self._where} cannot be reached: {error}; {again}")
 
     def _on_disconnect(self, _c: Client, _u: Any, _flags: Any, reason: ReasonCode, _p: Any) -> None:

@@ -128,13 +128,17 @@ class Spool:
     # -- writing ------------------------------------------------------------------------------------------------
 
     def commit(self, new: Sequence[Event], done: Collection[int] = (), settled: Collection[int] = ()) -> None:
-        """Store ``new`` (at most BATCH), mark the rows ``done``, strike the loss records ``settled``: all or nothing.
+        """Mark the rows ``done``; store ``new`` (BATCH at most) and strike the losses ``settled``: all or nothing.
 
         Makes room by dropping the oldest. Raises SpoolFull; sqlite3.Error when the file has become unusable.
         """
         rows = [(e.stream, e.seq, e.topic, e.payload) for e in new]
         # Deliveries alone are not synced: the kernel has them, so a kill costs nothing, and a power cut only doubles.
         self._db.execute(f"PRAGMA synchronous = {'FULL' if new or settled else 'NORMAL'}")
+        if new and done:  # first, and in a transaction of its own: making room must not take them for undelivered
+            self.commit([], done)
+            done = ()
+            self._db.execute("PRAGMA synchronous = FULL")
         change = self._making_room(lambda: self._write(rows, done, settled))  # which may change depth itself
         self.depth += change
         for event in new:

@@ -27,6 +27,8 @@ from torture import BOUND_S, TOOLS, Ear, Heard, Key, Source, Watch, on_disk
 pytestmark = pytest.mark.broker
 FULL = os.environ.get("EDGEFER_TORTURE") == "full"
 KILLS, BROKER_KILLS, HALF_OPEN_S, STALL_S, OFFLINE = (100, 10, 60.0, 20.0, 3_600) if FULL else (5, 2, 4.0, 1.0, 1_000)
+RESUME_S = 5.0 if FULL else BOUND_S
+"""after a fault shorter than the keep-alive, the keep-alive decides"""
 LIBFAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 pause = threading.Event().wait
 """the fault itself lasts this long; what follows is waited for"""
@@ -111,20 +113,25 @@ def test_killing_the_broker_loses_nothing(mosquitto: Mosquitto, tmp_path: Path, 
         watch.wait(lambda n=states: len(watch.states) > n, says="states again")  # type: ignore[misc]
         slowest = max(slowest, time.monotonic() - back)
         watch.wait(lambda t=back: watch.last_new > t + 0.5, says="events again")  # type: ignore[misc]
-    made = stop_making(source, watch)
+    made = stop_making(source, watch, tmp_path)
     figures(f"{BROKER_KILLS} broker SIGKILLs: {made['made']} events, 0 missing ({len(watch.done)} replays asked), "
             f"{made['unmatched']} times nobody, states again after at most {slowest:.1f} s")  # fmt: skip
-    assert slowest <= 5
+    assert slowest <= RESUME_S
     assert not [line for line in watch.done if line["watch"] == "given_up"]
 
 
-def stop_making(source: Source, heard: Heard) -> dict[str, int]:
-    """End the source once there is no hole in what was heard; its own counters must agree with ours."""
+def stop_making(source: Source, heard: Heard, folder: Path) -> dict[str, int]:
+    """End the source once there is no hole in what was heard. What is not heard then is waiting in the spool's file.
+
+    The source's own counters must agree with that.
+    """
     heard.wait(lambda: holes(heard) == 0, says="the holes filled")
     counted = source.end()
-    top = max(heard.of(next(iter(heard.streams()))))
-    heard.wait(lambda: holes(heard) == 0, says="the last holes filled")
-    assert counted["made"] - top <= counted["spool_depth"], "what was not heard is still in the spool"
+    waiting = {key for key, delivered in on_disk(folder).items() if not delivered}
+    stream = next(iter(heard.streams()))
+    made = {(stream, seq) for seq in range(1, counted["made"] + 1)}
+    heard.wait(lambda: made <= set(heard.events) | waiting, says="everything heard, or waiting")
+    assert counted["spool_depth"] == len(waiting)
     assert counted["events_committed"] == counted["made"]
     assert counted["events_lost"] == 0
     return counted
@@ -147,9 +154,9 @@ def test_a_link_that_hangs(fault: str, mosquitto: Mosquitto, tmp_path: Path, end
         resumed = ear.states[-1] - quiet
         ear.wait(lambda: len(ear.events) > heard_before + 20)
         grown = source.memory_mb() - memory
-        made = stop_making(source, ear)
+        made = stop_making(source, ear, tmp_path)
     figures(f"{fault}: {made['made']} events, 0 missing, states again after {resumed:.1f} s, memory {grown:+.1f} MB")
-    assert resumed <= 5
+    assert resumed <= RESUME_S
     assert grown < 10
 
 
@@ -162,7 +169,7 @@ def test_a_broker_that_is_away_for_long(
     memory, threads, descriptors = source.memory_mb(), source.threads(), source.descriptors()
     broker.start()
     ear = ending(Ear(broker.port))
-    drained = ear.wait(lambda: len(ear.events) == OFFLINE, 60, "the whole backlog")
+    drained = ear.wait(lambda: len(ear.events) >= OFFLINE, 60, "the whole backlog")
     grown = source.memory_mb() - memory
     figures(f"broker away, {OFFLINE} events: drained in {drained:.1f} s, memory {grown:+.1f} MB, doubles "
             f"{sum(ear.events.values()) - OFFLINE}")  # fmt: skip
