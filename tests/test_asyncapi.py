@@ -108,7 +108,12 @@ def test_a_command_is_received_and_its_answer_is_its_reply() -> None:
     command, response = SimpleNamespace(NAME="rate"), SimpleNamespace(TOPIC="rsp", EXPIRY_S=60)
     made = asyncapi.document(tuple(asyncapi.command_lanes(command, response)))
     ask = made["operations"]["receive.cmd.rate"]
-    assert ask["bindings"]["mqtt"] == {"qos": 1, "retain": False, "messageExpiryInterval": 30, "bindingVersion": "0.2.0"}
+    assert ask["bindings"]["mqtt"] == {
+        "qos": 1,
+        "retain": False,
+        "messageExpiryInterval": 30,
+        "bindingVersion": "0.2.0",
+    }
     assert resolve(ask["reply"]["channel"]["$ref"], made)["address"] == "edgefer/v1/{device}/rsp/rate"
 
 
