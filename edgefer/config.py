@@ -132,6 +132,7 @@ class Publish(Section):
     ca_file: str = Field("", description="CA certificate (PEM): switches TLS on")
     cert_file: str = Field("", description="client certificate (PEM) for mutual TLS")
     key_file: str = Field("", description="its private key (PEM)")
+    home_assistant: bool = Field(False, description="announce the device to Home Assistant while it runs")
 
 
 class Health(Section):

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from edgefer.config import Publish
 from edgefer.errors import ServiceError
 from edgefer.messages import Message, Meta, Stamper, Status, encode, topic
+from edgefer.publish import home_assistant
 from edgefer.publish._mqtt_parts import Ledger, Tally, read_password, tls_context
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ class MqttPublisher:
         client, self._closing = self._client, True
         if client is None:
             return
+        if self._connected:
+            self._announce(b"")
         info = self._send(final.model_copy(update={"session": self._session})) if self._connected else None
         with contextlib.suppress(ValueError, RuntimeError):  # paho's words for: will never be published
             if info is not None:
@@ -164,7 +167,15 @@ class MqttPublisher:
         retain = kind.RETAIN and (kind.EXPIRY_S is None or properties is not None)
         info = client.publish(topic(self._dev, kind), encode(message), kind.QOS, retain, properties)
         self._note(kind, info)
+        if isinstance(message, Meta):
+            self._announce(home_assistant.document(message))
         return info
+
+    def _announce(self, payload: bytes) -> None:
+        """To Home Assistant, when that is asked for; empty: takes the device back."""
+        if self._config.home_assistant and self._client is not None:
+            info = self._client.publish(home_assistant.topic(self._dev), payload, 1, True)
+            self._note(home_assistant.Announcement, info)
 
     def _note(self, kind: type[Message], info: MQTTMessageInfo) -> None:
         from paho.mqtt.enums import MQTTErrorCode
@@ -185,7 +196,9 @@ class MqttPublisher:
             self._tally.add("published")
         else:
             self._tally.add("denied" if value == 135 else "refused")
-            self._tell_refusal(topic(self._dev, kind), value, reason)
+            announced = kind is home_assistant.Announcement
+            name = home_assistant.topic(self._dev) if announced else topic(self._dev, kind)
+            self._tell_refusal(name, value, reason)
 
     def _tell_refusal(self, name: str, value: int, reason: str) -> None:
         if not self._tally.due(name):
