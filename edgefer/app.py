@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from edgefer import bundle as bundles
-from edgefer import messages, sdnotify
+from edgefer import messages, metrics, sdnotify
 from edgefer.align import Aligner
 from edgefer.bundle import Bundle
 from edgefer.capture import open_rig
@@ -18,7 +18,7 @@ from edgefer.capture.rig import Rig
 from edgefer.config import Config
 from edgefer.decide import Decider
 from edgefer.errors import BundleError
-from edgefer.health import StageTimes, Watchdog, memory_mb, temperatures
+from edgefer.health import StageTimes, Watchdog, memory_mb, power_mode, temperatures
 from edgefer.infer import Network, open_network
 from edgefer.locate import Locator
 from edgefer.locate.yunet import MODEL_FILE, MODEL_SHA256
@@ -63,7 +63,7 @@ def started(
         pipeline.on_reading = on_reading
         publisher.open(meta(config, bundle, stamper, rig))
         try:
-            with rig:
+            with rig, metrics.served(config.health.prometheus_port, pipeline.times, lambda: counters(rig, publisher)):
                 publisher.publish(stamper.message(messages.EventSystem, kind="started", detail=bundle.title))
                 yield pipeline
         finally:
@@ -114,6 +114,11 @@ def version() -> str:
         return "unknown"
 
 
+def counters(rig: Rig, publisher: Publisher) -> dict[str, int]:
+    """What the health message and the Prometheus endpoint count."""
+    return {**rig.counters(), **publisher.counters()}
+
+
 class HealthSource:
     """The health message once every ``period_s``, else None."""
 
@@ -134,9 +139,10 @@ class HealthSource:
             Health,
             rates={"readings": rate},
             stages=stages,
-            counters={**self._rig.counters(), **self._publisher.counters()},
+            counters=counters(self._rig, self._publisher),
             spool_depth=0,
             memory_mb=memory_mb(),
             temperatures=temperatures(),
+            power_mode=power_mode(),
             uptime_s=now - self._start,
         )
