@@ -49,7 +49,7 @@ def test_the_verdict_names_what_failed(tool: Any, change: dict[str, Any], failed
 
 def test_too_short_a_run_is_not_judged(tool: Any) -> None:
     with pytest.raises(ValueError, match="too short"):
-        tool.judge(samples(tool, n=7))
+        tool.judge(samples(tool, n=6))
 
 
 @pytest.mark.broker
@@ -62,7 +62,8 @@ def test_a_short_soak_of_the_real_service(tool: Any, make_mosquitto: MakeMosquit
     assert report["verdict"]["passed"]["threads"], report["verdict"]
     assert report["verdict"]["memory_mb"][1] - report["verdict"]["memory_mb"][0] < 20
     assert report["simulated_hours"] > 0
-    assert report["times_real"] > 1  # faster than life, also on a busy machine
+    assert report["times_real"] > 0  # how many times life's speed is the machine's affair
+    assert 4 < report["states_per_simulated_s"] < 7  # publish.rate_hz = 5 holds in the recording's time
     assert report["arrived"]["state/driver"] > 10
     assert report["arrived"]["health"] >= 3
     assert json.dumps(report)

@@ -180,7 +180,14 @@ def _report(taken: list[Sample], ear: Ear, ended: int) -> dict[str, Any]:
         "times_real": round(hours / wall_h, 1),
     }
     machine = {"cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)}
-    rest = {"arrived": dict(ear.counts), "exit_code": ended, "counters": ear.health["counters"], **machine}
+    pace = ear.counts["state/driver"] / max(ear.hours * 3600, 1e-9)
+    rest = {
+        "states_per_simulated_s": round(pace, 2),
+        "arrived": dict(ear.counts),
+        "exit_code": ended,
+        "counters": ear.health["counters"],
+        **machine,
+    }
     return {**head, "verdict": judge(taken), **rest, "samples": [asdict(s) for s in taken]}
 
 
