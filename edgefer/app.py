@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import metadata
 
-from edgefer import messages, sdnotify
+from edgefer import messages, metrics, sdnotify
 from edgefer.align import Aligner
 from edgefer.bundle import Bundle
 from edgefer.capture import open_rig
@@ -17,7 +17,7 @@ from edgefer.config import Config, Locate
 from edgefer.control import Control, PrivacyMemory
 from edgefer.decide import Decider
 from edgefer.errors import EdgeferError
-from edgefer.health import StageTimes, Watchdog, memory_mb, temperatures
+from edgefer.health import StageTimes, Watchdog, memory_mb, power_mode, temperatures
 from edgefer.infer import Network, reason
 from edgefer.infer.tensorrt import DetectorEngine
 from edgefer.journal import fields
@@ -102,7 +102,8 @@ def started(
         publisher.private(shutter.closed)
         publisher.open(meta(config, bundle, stamper, shutter))
         try:
-            with shutter:
+            told = lambda: counters(shutter, publisher)  # noqa: E731
+            with shutter, metrics.served(config.health.prometheus_port, pipeline.times, told):
                 publisher.publish(stamper.message(messages.EventSystem, kind="started", detail=bundle.title))
                 for kind, detail in serving.take_told():
                     publisher.publish(stamper.message(messages.EventSystem, kind=kind, detail=detail))
@@ -225,6 +226,11 @@ def version() -> str:
         return "unknown"
 
 
+def counters(rig: Shutter, publisher: Publisher) -> dict[str, int]:
+    """What the health message and the Prometheus endpoint count."""
+    return {**rig.counters(), **publisher.counters()}
+
+
 class HealthSource:
     """The health message once every ``period_s``, else None."""
 
@@ -260,5 +266,6 @@ class HealthSource:
             events=self._publisher.tails(),
             memory_mb=memory_mb(),
             temperatures=temperatures(),
+            power_mode=power_mode(),
             uptime_s=now - self._start,
         )

@@ -210,6 +210,7 @@ class Publish(Section):
     )
     cert_file: str = Field("", description="client certificate (PEM) for mutual TLS")
     key_file: str = Field("", description="its private key (PEM)")
+    home_assistant: bool = Field(False, description="announce the device to Home Assistant while it runs")
 
 
 class State(Section):
@@ -230,6 +231,9 @@ class Health(Section):
     """The health message and the service manager."""
 
     period_s: float = Field(10.0, ge=1, le=3600, description="health message interval, seconds")
+    prometheus_port: int = Field(
+        0, ge=0, le=65535, description="port of the Prometheus endpoint on 127.0.0.1; 0: there is none"
+    )
 
 
 class Update(Section):

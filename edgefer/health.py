@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 from typing import Protocol
 
@@ -17,17 +19,25 @@ from edgefer.types import F64
 STAGES = ("wait", "locate", "align", "infer", "decide", "publish")
 """The pipeline's stages in order; ``wait`` is the time until the cameras had something new."""
 
+BUCKETS_NS = tuple(int(ms * 1e6) for ms in (0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 5000))
+"""upper bounds of the histograms' buckets; one more has none"""
+
 
 EXTRA = ("frame", "lag")
 """``frame``: one round of the loop; ``lag``: from the capture of the older frame of a pair to its reading."""
 
 
 class StageTimes:
-    """The last ``depth`` durations of every stage, in buffers that are reused."""
+    """The last ``depth`` durations of every stage, in buffers that are reused, and a histogram of all."""
 
     def __init__(self, depth: int = 16384) -> None:
         self._ns = {name: np.zeros(depth, np.int64) for name in (*STAGES, *EXTRA)}
         self._count = dict.fromkeys(self._ns, 0)
+        self._clear_histograms()
+
+    def _clear_histograms(self) -> None:
+        self._buckets = {name: [0] * (len(BUCKETS_NS) + 1) for name in self._ns}
+        self._total_ns = dict.fromkeys(self._ns, 0)
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
@@ -39,6 +49,14 @@ class StageTimes:
         ring = self._ns[stage]
         ring[self._count[stage] % len(ring)] = ns
         self._count[stage] += 1
+        self._buckets[stage][bisect_left(BUCKETS_NS, ns)] += 1
+        self._total_ns[stage] += ns
+
+    def histograms(self) -> dict[str, tuple[list[int], int]]:
+        """Stage -> how many durations were at most each of ``BUCKETS_NS`` and how many in all; their sum in ns."""
+        return {
+            name: (list(accumulate(buckets.copy())), self._total_ns[name]) for name, buckets in self._buckets.items()
+        }
 
     def seconds(self, stage: str) -> F64:
         """Durations held for ``stage``, in seconds, float64 [n], in no order."""
@@ -63,6 +81,7 @@ class StageTimes:
 
     def reset(self) -> None:
         self._count = dict.fromkeys(self._count, 0)
+        self._clear_histograms()
 
 
 def _percentiles(seconds: F64) -> StageTime:
@@ -110,3 +129,28 @@ def temperatures(root: Path = Path("/sys/class/thermal")) -> dict[str, float]:
         except (OSError, ValueError):
             continue
     return found
+
+
+NVPMODEL = (Path("/var/lib/nvpmodel/status"), Path("/etc/nvpmodel.conf"))
+"""a Jetson's power mode in use, and the names of all"""
+
+
+def power_mode(files: tuple[Path, Path] = NVPMODEL) -> str | None:
+    """Name of the Jetson's power mode (``MAXN``); None where there is none or it may not be read."""
+    try:
+        status, conf = (file.read_text(errors="replace") for file in files)
+    except OSError:
+        return None
+    return named_mode(status, conf)
+
+
+def named_mode(status: str, conf: str) -> str | None:
+    """The mode that nvpmodel's ``status`` gives by number (``pmode:0002 ...``), by its name in ``conf``."""
+    number = re.search(r"\bpmode:(\d+)", status)
+    if number is None:
+        return None
+    for line in conf.splitlines():
+        mode = re.match(r"\s*<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=([A-Za-z0-9._+-]{1,64})\s*>", line)
+        if mode is not None and int(mode[1]) == int(number[1]):
+            return mode[2]
+    return f"mode-{int(number[1])}"

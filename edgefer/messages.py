@@ -215,6 +215,7 @@ class Health(Message):
     )
     memory_mb: float = Field(ge=0, description="resident set")
     temperatures: dict[Name, float] = Field(description="degrees Celsius by sensor")
+    power_mode: Name | None = Field(default=None, description="of a Jetson (nvpmodel); absent: there is none")
     uptime_s: float = Field(ge=0)
 
 

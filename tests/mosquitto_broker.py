@@ -49,6 +49,11 @@ class Mosquitto:
         self._reader.start()
         assert up.wait(BOUND_S), "mosquitto did not say that it runs"
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     @staticmethod
     def _watch(process: subprocess.Popen[str], up: threading.Event) -> None:
         assert process.stderr is not None

@@ -35,6 +35,7 @@ from edgefer.messages import (
     encode,
     topic,
 )
+from edgefer.publish import home_assistant
 from edgefer.publish._flight import Token
 from edgefer.publish._mqtt_parts import Ledger, Out, Tally
 from edgefer.publish._paho import new_client, properties
@@ -152,6 +153,8 @@ class MqttPublisher:
         client, self._closing = self._client, True
         if client is None:
             return
+        if self._connected:
+            self._announce(b"")
         info = self._send(final.model_copy(update={"session": self._session})) if self._connected else None
         with contextlib.suppress(ValueError, RuntimeError):  # paho's words for: will never be published
             if info is not None:
@@ -199,7 +202,10 @@ class MqttPublisher:
     def _send(self, message: Message) -> MQTTMessageInfo | None:
         kept_back = self._private and isinstance(message, StateDriver)
         retain = message.RETAIN and not kept_back
-        return self._put_out(encode(message), Out(message.TOPIC, message.QOS, retain), message.EXPIRY_S)
+        sent = self._put_out(encode(message), Out(message.TOPIC, message.QOS, retain), message.EXPIRY_S)
+        if isinstance(message, Meta):
+            self._announce(home_assistant.document(message))
+        return sent
 
     def send_event(self, topic: str, payload: bytes, token: Token) -> None:
         """For the courier."""
@@ -220,9 +226,17 @@ class MqttPublisher:
             return None
         expiry = self._properties("PUBLISH", MessageExpiryInterval=expiry_s) if expiry_s else None
         out = out._replace(retain=out.retain and (expiry_s is None or expiry is not None))
-        info = client.publish(f"{ROOT}/{self._dev}/{out.topic}", payload, out.qos, out.retain, expiry)
+        info = client.publish(self._full(out), payload, out.qos, out.retain, expiry)
         self._note(out, info)
         return info
+
+    def _announce(self, payload: bytes) -> None:
+        """To Home Assistant, when that is asked for; empty: takes the device back."""
+        if self._config.home_assistant:
+            self._put_out(payload, Out(home_assistant.topic(self._dev), 1, True), None)
+
+    def _full(self, out: Out) -> str:
+        return out.topic if out.topic == home_assistant.topic(self._dev) else f"{ROOT}/{self._dev}/{out.topic}"
 
     def _note(self, out: Out, info: MQTTMessageInfo) -> None:
         from paho.mqtt.enums import MQTTErrorCode
@@ -242,7 +256,7 @@ class MqttPublisher:
             self._tally.add("published")
         else:
             self._tally.add("denied" if value == 135 else "refused")
-            self._tell_refusal(f"{ROOT}/{self._dev}/{out.topic}", value, reason)
+            self._tell_refusal(self._full(out), value, reason)
         if out.token is not None:
             self._courier.settle(out.token, value)
 
