@@ -29,6 +29,8 @@ class Token(NamedTuple):
 
 
 class Waiting(Protocol):
+    floor: int
+
     def waiting(self, after: int, limit: int) -> list[tuple[int, Event]]: ...
 
 
@@ -74,6 +76,8 @@ class Flight:
                 return None
             row, event = self._buffer.popleft()
             self._cursor = row
+            if row <= spool.floor:
+                continue  # read beforehand, dropped and told as lost meanwhile
             if row not in self._landed and Token(self._life, row) not in self.flying:
                 return row, event
 

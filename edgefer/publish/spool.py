@@ -89,6 +89,8 @@ class Spool:
         self.trouble = ""
         self.dropped = 0
         """events that were dropped before they were delivered, since this object was made"""
+        self.floor = 0
+        """rows up to this one were dropped to make room"""
         self._handed: set[int] = set()
         self._untold = True
         self._db = self._open(folder, size_bytes)
@@ -177,6 +179,7 @@ class Spool:
         with self._transaction():
             self._db.execute("DELETE FROM event WHERE id <= ?", (oldest[-1][0],))
             self._record(_ranges(undelivered))
+        self.floor = oldest[-1][0]
         self.dropped += len(undelivered)
         self.depth -= len(undelivered)
         return True

@@ -212,6 +212,8 @@ def test_every_event_is_waiting_delivered_or_on_record_as_lost(plan: list[tuple[
 class Rows:
     """A spool of plain numbers."""
 
+    floor = 0
+
     def __init__(self, count: int) -> None:
         self.rows = [(n, Event(A, n, "event/driver", b"")) for n in range(1, count + 1)]
 
@@ -239,6 +241,16 @@ def test_no_more_than_a_window_is_out_or_unnoted() -> None:
     assert flight.due(WINDOW, 0)
     rows.done(flight.noted())
     assert fly(flight, rows, 0) == list(range(WINDOW + 1, WINDOW + 11))
+
+
+def test_what_was_dropped_meanwhile_is_not_sent() -> None:
+    flight, rows = Flight(), Rows(40)
+    fly(flight, rows, 0)
+    rows.floor = 30
+    for token in list(flight.flying):
+        flight.landed(token, 0, 0)
+    rows.done(flight.noted())
+    assert fly(flight, rows, 0) == list(range(31, 41)), "told as lost: not delivered as well"
 
 
 def test_deliveries_are_noted_late_when_nothing_presses() -> None:

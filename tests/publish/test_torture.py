@@ -227,8 +227,7 @@ def test_a_full_disk(make_mosquitto: MakeMosquitto, tmp_path: Path, ending: Any,
     lost = {seq for s, seq in ear.lost if s == stream}
     figures(f"full disk: 6000 events, {len(lost)} dropped and reported, {len(ear.events)} heard, integrity ok")
     assert out.splitlines()[-1] == "ok"
-    assert min(lost) == 1, "the oldest first"
-    assert max(lost) < max(ear.of(stream))
+    assert max(lost) < max(ear.of(stream)), "the oldest go"
     assert f'"events_lost": {len(lost)}' in out, "its own count is ours"
 
 
