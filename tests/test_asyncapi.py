@@ -64,15 +64,15 @@ def test_every_reference_resolves_and_every_schema_is_told_of() -> None:
 
 def test_the_readme_s_table_and_the_document_say_the_same() -> None:
     table = (ROOT / "README.md").read_text().split("## Messages:")[1].split("\n\n")[1]
-    rows = re.findall(r"^\| (`.*?`) \| (\d) \| (yes|no)\b[^|]*\| ([^|]*?) \|", table, re.M)
+    rows = re.findall(r"^\| (`.*?`) \| (\d) \| (yes|no|refused)\b[^|]*\| ([^|]*?) \|", table, re.M)
     assert rows
     said = {}
     for names, qos, retain, expiry in rows:
         for name in re.findall(r"`([a-z/{}]+)`", names):
             said[name] = (int(qos), retain == "yes", seconds(expiry))
     answers = {name: f"rsp/{name[4:]}" for name in said if name.startswith("cmd/")}
-    if "rsp/{cmd}" in said:
-        said |= dict.fromkeys(answers.values(), said.pop("rsp/{cmd}"))
+    said |= {topic: said[name] for name in list(said) if name.startswith("rsp/{") for topic in answers.values()}
+    said = {name: row for name, row in said.items() if "{" not in name}
     assert said == {lane.topic: (lane.qos, lane.retain, lane.expiry_s) for lane in asyncapi.lanes()}
 
 

@@ -37,6 +37,7 @@ def samples(tool: Any, n: int = 100, **change: Any) -> list[Any]:
         ({"memory_mb": lambda k: 150 + k * 0.08}, set()),
         ({"memory_mb": lambda k: 150 + min(k, 15) * 5.0}, set()),  # warming up
         ({"threads": lambda k: 9 + (k > 90)}, {"threads"}),
+        ({"threads": lambda k: 9 - (k == 60)}, set()),  # the drive begins again
         ({"descriptors": lambda k: 20 + k // 50}, {"descriptors"}),
         ({"p99_ms": lambda k: 8.0 * (1 + k / 500)}, {"p99"}),
         ({"p99_ms": lambda k: 8.0 + (k == 50) * 100}, set()),  # one slow spell is no drift
@@ -45,6 +46,15 @@ def samples(tool: Any, n: int = 100, **change: Any) -> list[Any]:
 def test_the_verdict_names_what_failed(tool: Any, change: dict[str, Any], failed: set[str]) -> None:
     passed = tool.judge(samples(tool, **change))["passed"]
     assert {name for name, good in passed.items() if not good} == failed
+
+
+def test_memory_of_a_run_below_an_hour_may_rise_by_a_megabyte(tool: Any) -> None:
+    def minutes(megabytes: float) -> bool:
+        taken = [tool.Sample(k, k / 1200, 150 + megabytes * k / 100, 9, 20, 8.0) for k in range(100)]  # 5 minutes
+        return bool(tool.judge(taken)["passed"]["memory"])
+
+    assert minutes(0.5)
+    assert not minutes(2.0)
 
 
 def test_too_short_a_run_is_not_judged(tool: Any) -> None:
