@@ -1,7 +1,8 @@
 """V4L2 and UVC cameras, read without a library: OpenCV's reader knows neither the buffer's clock, nor its sequence
 number, nor the flag of a damaged frame, nor most controls, and cannot be interrupted.
 
-I/O only; what to choose is in `v4l2_choice`, what the bytes mean in `formats`, the structures in `v4l2_abi`.
+What to choose is in `v4l2_choice`, what the bytes mean in `formats`, the structures in `v4l2_abi`, the system calls in
+`v4l2_kernel`.
 """
 
 from __future__ import annotations
@@ -9,21 +10,17 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import fcntl
 import logging
-import mmap
-import os
-import select
-import stat
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from edgefer.capture import v4l2_abi as abi
 from edgefer.capture.formats import Scale, chroma_in, decode
 from edgefer.capture.pool import FramePool
 from edgefer.capture.source import Clock, WrongDeviceError
 from edgefer.capture.v4l2_choice import Mode, Range, Settings, choose_mode, plan_controls, stable_name
+from edgefer.capture.v4l2_kernel import Kernel, Linux, explained, links
 from edgefer.errors import CameraError
 from edgefer.types import Frame, Lens, now_ns
 
@@ -41,47 +38,6 @@ _CONTROLS: Final = (
 
 
 _AUTOMATIC, _AUTO_SCALE = Settings(), Scale()
-
-
-class Kernel(Protocol):
-    """The five calls through which a device is reached; all raise OSError."""
-
-    def open(self, path: str) -> int: ...
-
-    def ioctl(self, fd: int, request: int, argument: Any) -> None: ...
-
-    def map(self, fd: int, length: int, offset: int) -> Any: ...
-
-    def wait(self, fd: int, timeout_s: float) -> bool:
-        """Whether a frame is ready."""
-
-    def close(self, fd: int) -> None: ...
-
-
-class Linux:
-    """The real ones."""
-
-    def open(self, path: str) -> int:
-        if not stat.S_ISCHR(os.stat(path).st_mode):
-            raise OSError(errno.ENOTTY, "not a device")
-        return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-
-    def ioctl(self, fd: int, request: int, argument: Any) -> None:
-        fcntl.ioctl(fd, request, argument)
-
-    def map(self, fd: int, length: int, offset: int) -> Any:
-        return mmap.mmap(fd, length, offset=offset)
-
-    def wait(self, fd: int, timeout_s: float) -> bool:
-        poll = select.poll()
-        poll.register(fd, select.POLLIN)
-        ready = poll.poll(timeout_s * 1e3)
-        if ready and not ready[0][1] & select.POLLIN:
-            raise OSError(errno.ENODEV, "gone")
-        return bool(ready)
-
-    def close(self, fd: int) -> None:
-        os.close(fd)
 
 
 class V4l2Source:
@@ -127,7 +83,7 @@ class V4l2Source:
             self._start()
         except OSError as e:
             self.close()
-            raise _explained(self._path, e) from None
+            raise explained(self._path, e) from None
         except CameraError as e:
             self.close()
             raise type(e)(f"{self._path}: {e}") from None
@@ -146,7 +102,7 @@ class V4l2Source:
                 return self._silent()
             return self._newest()
         except OSError as e:
-            raise _explained(self._path, e) from None
+            raise explained(self._path, e) from None
 
     def close(self) -> None:
         if self._fd is None:
@@ -318,31 +274,6 @@ class V4l2Source:
         self._said = True
         m = self._mode
         log.info("%s lens: %s, %s %dx%d", self._lens.value, self._path, m.code.strip(), m.width, m.height)
-        better = stable_name(self._path, _links())
+        better = stable_name(self._path, links())
         if better is not None:
             log.info("%s lens: %s keeps its name when replugged; use it instead", self._lens.value, better)
-
-
-def _explained(path: str, error: OSError) -> CameraError:
-    """One line with the remedy for what the kernel says."""
-    lines = {
-        errno.ENOENT: f"{path}: no such camera; is it plugged in? v4l2-ctl --list-devices shows what is there",
-        errno.EACCES: f"{path}: permission denied; is this user in group video? (usermod -aG video USER)",
-        errno.EPERM: f"{path}: permission denied; does the service's DevicePolicy let it through?",
-        errno.EBUSY: f"{path}: in use; another program, or the other lens, has it: fuser {path} tells",
-        errno.ENODEV: f"{path}: the camera has gone; is it still plugged in?",
-        errno.ENOSPC: f"{path}: not enough USB bandwidth; use another port, a lower rate or size, or MJPG",
-    }
-    if error.errno in (errno.ENOTTY, errno.EISDIR, errno.ENOTDIR):
-        return WrongDeviceError(f"{path}: not a camera; v4l2-ctl --list-devices shows what is there")
-    return CameraError(lines.get(error.errno or 0, f"{path}: the driver refuses: {error.strerror}; see dmesg"))
-
-
-def _links() -> dict[str, str]:
-    found: dict[str, str] = {}
-    for folder in ("/dev/v4l/by-id", "/dev/v4l/by-path"):
-        try:
-            found |= {entry.path: os.path.realpath(entry.path) for entry in os.scandir(folder)}
-        except OSError:
-            continue
-    return found
