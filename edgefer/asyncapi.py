@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from edgefer import messages
-from edgefer.messages import MESSAGES, NOTICE, ROOT, Status, schema_name
+from edgefer.messages import COMMANDS, MESSAGES, NOTICE, ROOT, Response, Status, schema_name
 
 BINDING = "0.2.0"
 """version of the MQTT binding"""
@@ -43,8 +42,8 @@ def lanes() -> Iterator[Lane]:
     """Every topic: what the device tells, the commands it obeys, its answers."""
     for kind in MESSAGES:
         yield Lane(kind.TOPIC, "send", kind.QOS, kind.RETAIN, kind.EXPIRY_S, schema_name(kind), _about(kind))
-    for command in getattr(messages, "COMMANDS", ()):
-        yield from command_lanes(command, messages.Response)  # type: ignore[attr-defined,unused-ignore]
+    for command in COMMANDS:
+        yield from command_lanes(command, Response)
 
 
 def command_lanes(command: Any, response: Any) -> Iterator[Lane]:

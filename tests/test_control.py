@@ -188,7 +188,8 @@ def test_reload_asks_the_bundle_store_and_says_when_there_is_none(settings: Conf
         boss.commands.append(Reload(id=ID))
         pipeline.step()
     assert boss.answers == [("reload", False, "there is no bundle store on this device")]
-    with app.started(settings, activate=lambda: (True, "bundle b@2 serves")) as pipeline:
+    with app.started(settings) as pipeline:
+        pipeline.control.activate = lambda: (True, "bundle b@2 serves")
         boss = Boss(pipeline)
         boss.commands.append(Reload(id=ID))
         pipeline.step()
@@ -260,7 +261,7 @@ spool_mb = 1
         assert boss.ask("rate", rate_hz=20.0)["ok"]
         boss.wait(lambda t, p: t == "meta" and json.loads(p)["limits"]["state_rate_hz"] == 20.0)
         assert boss.ask("reload") | {"id": ""} == {
-            "id": "", "ok": False, "reason": "there is no bundle store on this device",
+            "id": "", "ok": False, "reason": "there is no store of signed bundles here: set 'update.key_1'",
         }  # fmt: skip
     finally:
         process.kill()

@@ -24,6 +24,9 @@ RTX = "rtx 1.7.1.116"
 RTX_ONLY = {"ComputeCapability", "num_compute_capabilities", "set_compute_capability"}
 """a target is only named when the builder is TensorRT for RTX; TensorRT itself builds for the GPU that is there"""
 
+FILES_HAVE = {"read", "seek", "write"}
+"""TensorRT's streams have them in some versions; ours are of files"""
+
 
 def dotted(node: ast.expr) -> list[str]:
     """`a.b.c` as its parts; [] for anything else."""
@@ -52,7 +55,7 @@ def used(source: str, known: set[str]) -> tuple[set[str], set[str]]:
                 inside = [p for p in parts[parts.index(root) + 1 :] if not p.startswith("_")]
                 names |= {".".join(inside[:2])} if inside else set()
     speaks = "trt" in source or any(m in source for m in MODULES)
-    return names, (members & known if speaks else set())
+    return names, (members & known - FILES_HAVE if speaks else set())
 
 
 def missing(source: str, apis: dict[str, tensorrt_api.Api]) -> list[str]:

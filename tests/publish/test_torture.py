@@ -213,6 +213,7 @@ def test_a_full_disk(make_mosquitto: MakeMosquitto, tmp_path: Path, ending: Any,
         fill(inside / "junk")
         assert shutil.disk_usage(inside).free < 4096
         size = sum(f.stat().st_size for f in inside.glob("spool.db*"))
+        assert shell.stdout.readline() == "made\n"
         wait_idle(pid)
         assert sum(f.stat().st_size for f in inside.glob("spool.db*")) == size, "the spool keeps to its own room"
         broker.start()

@@ -60,6 +60,8 @@ class Source:
             while self.made < self.args.count and due <= now and self.unstored() < 500:
                 due += self.args.every
                 self.event()
+                if self.made == self.args.count:
+                    print("made", flush=True)
             self.look_at_the_clock()
             if now >= state:
                 state = now + 0.1
