@@ -42,7 +42,7 @@ def evaluate_device(
 
     ``source`` is the float graph to compare with; None leaves the comparison out and says so.
     """
-    network = open_network(bundle, Infer(threads=threads))
+    network = open_network(bundle, Infer(backend="onnxruntime", threads=threads))
     try:
         views = lenses.views(faces, seed, bundle.manifest.lenses_needed)
         logits = {mode: device_logits(network, x, f"{mode}", say) for mode, x in views.items()}
@@ -77,7 +77,7 @@ def evaluate_device(
 def beyond(bundle: Bundle, faces: Faces, seed: int, say: Say, threads: int = 1) -> dict[str, Any]:
     """What no accuracy on ``faces`` (PrivateTest) shows: other sets, and how the label behaves in time."""
     m, template = bundle.manifest, np.array(bundle.manifest.crop.template, np.float64)
-    network = open_network(bundle, Infer(threads=threads))
+    network = open_network(bundle, Infer(backend="onnxruntime", threads=threads))
     try:
         answer = _answer(network, say)
         others = otherdata.cross(m.labels, template, m.crop.size, m.lenses_needed, seed, answer)

@@ -110,7 +110,7 @@ def pack(recipe: Recipe, out: Path, to: Path, calibration: Calibration, evaluate
 def verified(path: Path) -> Bundle:
     """The opened bundle, its graph held against the golden vectors here. Raises BundleError."""
     bundle = open_bundle(path)
-    open_network(bundle, Infer(threads=1)).close()
+    open_network(bundle, Infer(backend="onnxruntime", threads=1)).close()
     return bundle
 
 

@@ -32,7 +32,7 @@ class Mistake:
 def answers(bundle: Bundle, faces: Faces, seed: int, say: Callable[[str], None]) -> F32:
     """Logits float32 [N, K] with every lens the bundle can use, through the device's path."""
     mode, shown = next(iter(lenses.views(faces, seed, bundle.manifest.lenses_needed).items()))
-    network = open_network(bundle, Infer(threads=1))
+    network = open_network(bundle, Infer(backend="onnxruntime", threads=1))
     try:
         return evaluate.device_logits(network, shown, f"mistakes of {bundle.title}, {mode}", say)
     finally:
