@@ -19,7 +19,7 @@ import numpy as np
 from edgefer import app
 from edgefer.config import Capture, Config, Infer, Publish
 from edgefer.config import Decide as Decision
-from edgefer.decide import Decider
+from edgefer.decide import DOUBT_MARGIN, Decider
 from edgefer.demo import clip, show
 from edgefer.types import F32, UNKNOWN, Face, FramePair, Lens, LensState, Reading, Scores
 from export import metrics
@@ -72,7 +72,8 @@ def judged(said: Said, true: Sequence[float]) -> dict[str, Any]:
 def reaction(logits: F32, labels: Labels, names: list[str], temperature: float, least: float, seed: int) -> Any:
     """Seconds until the label follows when one sure and right answer gives way to another; ``PAIRS`` random pairs."""
     probs = metrics.probabilities(logits, temperature)
-    sure = np.flatnonzero((probs.argmax(axis=1) == labels) & (probs.max(axis=1) >= least))
+    # Below that a face that came out of doubt stays in doubt.
+    sure = np.flatnonzero((probs.argmax(axis=1) == labels) & (probs.max(axis=1) >= least + DOUBT_MARGIN))
     rng = np.random.default_rng(seed)
     delays: list[float] = []
     while len(delays) < PAIRS and len(np.unique(labels[sure])) > 1:

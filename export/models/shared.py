@@ -81,7 +81,7 @@ class LensGate(nn.Module):
 
     def forward(self, visible: Tensor, infrared: Tensor, present: Tensor) -> Tensor:
         share = self.share(visible, infrared, present)[:, :, None, None]
-        return infrared + share * (visible - infrared)
+        return share * visible + (1 - share) * infrared  # a share of 0 is nothing, also in INT8
 
     def share(self, visible: Tensor, infrared: Tensor, present: Tensor) -> Tensor:
         """What the visible lens counts: [N, C] in 0..1; softmax over two is the sigmoid of the difference."""

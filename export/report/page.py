@@ -84,8 +84,8 @@ def activation_maps(m: Material, faces: Faces | None, networks: Networks | None,
 
 def mistakes(m: Material, faces: Faces | None, bundle: Bundle | None, say: Say) -> list[Block]:
     """The surest wrong answers of the bundle that ships, by true class."""
-    if faces is None or bundle is None:
-        return [Paragraph("Not drawn: they need the test faces (EDGEFER_DATA) and a bundle.")]
+    if faces is None or bundle is None or faces.images.shape[1] != bundle.manifest.crop.size:
+        return [Paragraph("Not drawn: they need the test faces (EDGEFER_DATA) and a bundle for crops of their size.")]
     from export.report import failures  # needs OpenCV and a runtime, the rest of the report does not
 
     logits = failures.answers(bundle, faces, 1, say)

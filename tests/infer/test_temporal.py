@@ -77,6 +77,7 @@ def bundle(tmp_path: Path, weights: tuple[np.ndarray, np.ndarray]) -> Path:
         path,
         lambda m: m.update(
             temporal=section, lenses_needed=["visible"], temperature=1.0,
+            graphs=[g for g in m["graphs"] if g["runtime"] == "onnxruntime"],
             files={**m["files"], **{n: file_sha256(path / n) for n in names}},
         ),
     )  # fmt: skip
