@@ -3,7 +3,7 @@
     event_source.py PORT FOLDER [--every S] [--count N] [--spool-mb N] [--host HOST]
 
 One event every S seconds, a state every 0.1 s, health every second; after N events it only keeps the connection.
-SIGTERM ends it cleanly; it prints its counters then. A line "ready" says that events flow.
+SIGTERM ends it cleanly; it prints its counters then. A line "ready" says that events flow, "made" that N are stored.
 """
 
 from __future__ import annotations
@@ -54,14 +54,16 @@ class Source:
     def run(self, stop: threading.Event) -> None:
         self.publisher.open(self.meta())
         print("ready", flush=True)
+        told = False
         state = health = due = time.monotonic()
         while not stop.is_set():
             now = time.monotonic()
             while self.made < self.args.count and due <= now and self.unstored() < 500:
                 due += self.args.every
                 self.event()
-                if self.made == self.args.count:
-                    print("made", flush=True)
+            if not told and self.made >= self.args.count and self.unstored() == 0:
+                told = True
+                print("made", flush=True)
             self.look_at_the_clock()
             if now >= state:
                 state = now + 0.1
