@@ -55,6 +55,7 @@ def start(network: Network, part: str, path: Path) -> int:
     """
     given = _read(path)["network"]
     module = submodule(network, part)
+    given = _grown(module, given, path)
     own, name = module.state_dict(), part.rpartition(".")[2]
     inside = {".".join(key.split(".")[:depth]) for key in given for depth in range(key.count(".") + 1)}
     found = {place: _fitting(given, place, own) for place in sorted(inside)}
@@ -67,6 +68,21 @@ def start(network: Network, part: str, path: Path) -> int:
         raise InputError(f"{path}: nothing in it fits '{part}'; check [start] of the recipe")
     module.load_state_dict(found[best], strict=False)
     return len(found[best])
+
+
+def _grown(module: nn.Module, given: dict[str, Any], path: Path) -> dict[str, Any]:
+    """``given`` made as large as ``module`` where that is a network which knows how, and has the same parts."""
+    own = module.state_dict()
+    if (
+        not hasattr(module, "grown")
+        or not given.keys() <= own.keys()
+        or not _fitting(given, "", own).keys() < given.keys()
+    ):
+        return given
+    try:
+        return module.grown(given)
+    except ValueError as e:
+        raise InputError(f"{path}: {e}; give the recipe widths at least as large") from None
 
 
 def submodule(network: nn.Module, part: str) -> nn.Module:

@@ -52,20 +52,26 @@ class AttentionGate(nn.Module):
 class ResNet(nn.Module):
     """Crop [N, 1, H, W] in 0..255 -> pooled feature [N, widths[-1]]; widths 64, 128, 256, 512 make it ResNet-18.
 
+    ``blocks``: how many each stage has, two where not said.
+
     ``stem`` is the side of the first convolution: 7 with stride 2 and max pooling is the standard one, for crops of 112
     pixels and more; 3 without pooling keeps what little a crop of 48 pixels has. State-dict keys are torchvision's
     (``conv1.weight``, ``layer1.0.bn2.bias``, ...).
     """
 
-    def __init__(self, widths: Sequence[int], stem_stride: int, stem: int = 3) -> None:
+    def __init__(
+        self, widths: Sequence[int], stem_stride: int, stem: int = 3, blocks: Sequence[int] | None = None
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(1, widths[0], stem, stem_stride, stem // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
         self.maxpool: nn.Module = nn.MaxPool2d(3, 2, 1) if stem == STANDARD_STEM else nn.Identity()
         previous = widths[0]
-        for k, width in enumerate(widths):
-            stage = nn.Sequential(BasicBlock(previous, width, 1 if k == 0 else 2), BasicBlock(width, width, 1))
-            self.add_module(f"layer{k + 1}", stage)
+        for k, (width, depth) in enumerate(zip(widths, blocks or [2] * len(widths), strict=True)):
+            first = BasicBlock(previous, width, 1 if k == 0 else 2)
+            self.add_module(
+                f"layer{k + 1}", nn.Sequential(first, *(BasicBlock(width, width, 1) for _ in range(depth - 1)))
+            )
             previous = width
         self.stages = [f"layer{k + 1}" for k in range(len(widths))]
         self.features = previous
@@ -85,8 +91,10 @@ class ResNet(nn.Module):
 class Branch(ResNet):
     """A ResNet with the attention gate on its pooled feature."""
 
-    def __init__(self, widths: Sequence[int], stem_stride: int, stem: int = 3) -> None:
-        super().__init__(widths, stem_stride, stem)
+    def __init__(
+        self, widths: Sequence[int], stem_stride: int, stem: int = 3, blocks: Sequence[int] | None = None
+    ) -> None:
+        super().__init__(widths, stem_stride, stem, blocks)
         self.gate = AttentionGate(self.features)
 
     def forward(self, x: Tensor) -> Tensor:

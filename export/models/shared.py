@@ -14,6 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from export.models.grow import Growing
 from export.models.network import Batch, Network, one_branch
 from export.models.resnet import AttentionGate, Branch, standardise
 
@@ -25,6 +26,8 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
     widths: list[int] = Field([32, 64, 128, 256], min_length=2)
     """channels of the stages"""
+    blocks: list[int] = Field([2, 2, 2, 2], min_length=2)
+    """residual blocks of the stages"""
     stem_stride: int = 1
     shared_from: int = Field(3, ge=2)
     """the first stage that both lenses share, counted from 1"""
@@ -106,12 +109,30 @@ class SharedTrunk(Network):
 
     def __init__(self, o: Options, classes: int) -> None:
         super().__init__()
-        whole, other = (Branch(o.widths, o.stem_stride) for _ in range(2))
+        whole, other = (Branch(o.widths, o.stem_stride, blocks=o.blocks) for _ in range(2))
         own, shared = whole.stages[: o.shared_from - 1], whole.stages[o.shared_from - 1 :]
         self.visible, self.infrared = LensStages(whole, own), LensStages(other, own)
         self.mix = LensGate(o.widths[o.shared_from - 2])
         self.trunk = Trunk(whole, shared)
         self.head = nn.Sequential(nn.Dropout(o.dropout), nn.Linear(o.widths[-1], classes))
+
+    def grown(self, given: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of a smaller network of this kind, grown to this one's widths and depths: says the same.
+
+        Raises ValueError where a stage here is narrower.
+        """
+        g = Growing(given, self.state_dict())
+        for lens in ("visible", "infrared"):
+            g.rng.manual_seed(1)  # the same channels in both lenses: their maps are added
+            meet = g.conv(f"{lens}.conv1", f"{lens}.bn1", None)
+            for stage in self.visible.stages:
+                meet = g.stage(f"{lens}.{stage}", meet)
+            g.linear(f"mix.{lens}", meet, meet.twice())
+        for stage in self.trunk.stages:
+            meet = g.stage(f"trunk.{stage}", meet)
+        g.linear("trunk.gate.fc", meet, meet)
+        g.linear("head.1", None, meet)
+        return g.state
 
     def forward(self, visible: Tensor, infrared: Tensor, present: Tensor) -> Tensor:
         """visible, infrared: [N, 1, S, S]; present: float32 [N, 2] of 0 or 1 -> logits float32 [N, classes]."""

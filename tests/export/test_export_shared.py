@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs the export extra")
+from export import checkpoint  # noqa: E402
+from export.errors import InputError  # noqa: E402
 from export.models.shared import Options, SharedTrunk  # noqa: E402
+from export.recipe import Recipe  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -48,3 +53,42 @@ def test_the_joined_step_begins_with_one_branch_for_both_lenses_and_equal_weight
     assert torch.allclose(network(v, i, present), swapped, atol=1e-5)
     share = network.mix.share(network.visible(v), network.infrared(i), present)
     assert torch.allclose(share, torch.full_like(share, 0.5))
+
+
+LARGE = Options(widths=[8, 12, 20, 24], blocks=[2, 3, 2, 3])
+
+
+def _finished(path: Path) -> SharedTrunk:
+    small = _network()
+    for module in small.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+    recipe = Recipe(name="small", model={"name": "shared-trunk"}, training={"steps": []})
+    torch.save(checkpoint.finished(small, recipe, ("a",) * 7, "rows", {"epochs": 1}), path)
+    return small
+
+
+def test_a_larger_network_begins_by_saying_what_the_smaller_one_says(tmp_path: Path) -> None:
+    small, large = _finished(tmp_path / "network.pt"), SharedTrunk(LARGE, 7)
+    checkpoint.start(large, "", tmp_path / "network.pt")
+    present = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    with torch.inference_mode():
+        assert torch.allclose(small(*_crops(), present), large.eval()(*_crops(), present), atol=1e-5)
+
+
+def test_channels_that_repeat_one_part_in_training(tmp_path: Path) -> None:
+    _finished(tmp_path / "network.pt")
+    large = SharedTrunk(LARGE, 7)
+    checkpoint.start(large, "", tmp_path / "network.pt")
+    kernel = large.visible.layer2[0].conv2.weight
+    twins = [(a, b) for a in range(8) for b in range(8, 12) if torch.equal(kernel[a], kernel[b])]
+    assert len(twins) == 4
+    large(*_crops(), torch.ones(4, 2)).square().sum().backward()
+    assert all(not torch.allclose(kernel.grad[a], kernel.grad[b]) for a, b in twins)
+
+
+def test_a_narrower_network_cannot_begin_with_a_wider_one(tmp_path: Path) -> None:
+    _finished(tmp_path / "network.pt")
+    with pytest.raises(InputError, match="8 channels cannot hold 16; give the recipe widths at least as large"):
+        checkpoint.start(SharedTrunk(Options(widths=[8, 8, 8, 8]), 7), "", tmp_path / "network.pt")
