@@ -96,10 +96,10 @@ def _opinion(network: Network, recipe: Recipe, faces: Faces, watched: Faces | No
 @torch.inference_mode()  # type: ignore[untyped-decorator]
 def _logits(network: Network, recipe: Recipe, faces: Faces, title: str, say: Say) -> F32:
     out, done = [], 0
+    last = recipe.training.steps[-1].name if recipe.training.steps else ""  # one branch answers for itself
     with trainer.autocast():
         for batch in trainer.batches(faces, recipe.crop, network.uses, recipe.seed):
-            v, i, present, _ = trainer.on_device(list(batch))
-            out.append(network(v, i, present).float().cpu().numpy())
+            out.append(network.predict(trainer.on_device(list(batch)), last).float().cpu().numpy())
             done += len(out[-1])
             say(f"\rteacher {title}: {done}/{len(faces)}")
     return np.concatenate(out)

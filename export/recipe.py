@@ -47,6 +47,10 @@ class Augment(_Section):
     contrast: float = 0.3
     dark: float = 0.25
     """probability that the visible lens sees a dark cabin"""
+    darkest: float = Field(0.02, gt=0, lt=0.5)
+    """least light of a dark cabin, share of daylight"""
+    black: float = 0.0
+    """probability that one lens is black and nobody has noticed, shared evenly"""
     erase: float = 0.3
     """probability that a patch of both lenses is covered (hand, glasses, mask)"""
     lens_lost: float = 0.4
@@ -84,6 +88,9 @@ class Training(_Section):
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0)
     label_smoothing: float = Field(0.1, ge=0, lt=1)
+    prior: float = Field(0, ge=0, le=1)
+    """what of the classes' frequency in the training rows the answers do not carry; 1: as if all were as frequent.
+    Networks with a loss of their own do not know it."""
     ema: float = Field(0.998, ge=0, lt=1)
     """decay of the averaged weights, per step; 0: the last weights are the result"""
     steps: list[Step] = []

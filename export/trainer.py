@@ -96,6 +96,7 @@ class Trainer:
     def run(self, train: Faces, check: Faces | None, say: Say) -> None:
         """Every epoch that is left; then the network holds the averaged weights."""
         self._resume(train, say)
+        self.network.prior = self.recipe.training.prior * torch.from_numpy(train.log_frequency()).to(device())
         while self.epoch < self.step.epochs:
             cpu, wall = cpu_seconds(), time.monotonic()
             loss = self._epoch(train, say)
@@ -109,6 +110,7 @@ class Trainer:
             done = f"{self.step.name} {self.epoch}/{self.step.epochs}"
             watched = f", watch {self.watched[-1]:.2%}" if self.watched else ""
             say(f"{done}: loss {loss:.3f}{watched}, {self.cpu / 60:.1f} CPU min so far")
+        self.network.prior = 0.0
         if self.recipe.training.ema:
             self.network.load_state_dict(self.average.module.state_dict())
 

@@ -68,7 +68,7 @@ def darken(face: U8, gain: float, rng: np.random.Generator) -> U8:
 
 def relight(face: U8, rng: np.random.Generator, a: Augment) -> U8:
     if rng.random() < a.dark:
-        return darken(face, float(np.exp(rng.uniform(np.log(0.02), np.log(0.5)))), rng)
+        return darken(face, float(np.exp(rng.uniform(np.log(a.darkest), np.log(0.5)))), rng)
     mean, gain = float(face.mean()), rng.uniform(1 - a.contrast, 1 + a.contrast)
     offset = rng.uniform(-a.contrast, a.contrast) * 80
     return np.clip((face.astype(np.float32) - mean) * gain + mean + offset, 0, 255).astype(np.uint8)
@@ -105,7 +105,14 @@ def pairs(faces: Faces, row: int, size: int, lenses: Sequence[str], rng: np.rand
             views[0][t] = relight(face, np.random.default_rng(light), a)
     if rng.random() < a.erase:
         erase(rng, *views)
+    if a.black and rng.random() < a.black:
+        _blacken(views[int(rng.integers(2))], rng)
     return views
+
+
+def _blacken(view: U8, rng: np.random.Generator) -> None:
+    """Nothing but the noise of the sensor, in place."""
+    view[:] = np.clip(rng.normal(rng.uniform(0, 6), rng.uniform(0, 2), view.shape), 0, 255).astype(np.uint8)
 
 
 class PairDataset(Dataset[tuple[torch.Tensor, ...]]):

@@ -50,6 +50,11 @@ class Faces:
             sequence=self._sequence(rows), **pick,
         )  # fmt: skip
 
+    def log_frequency(self) -> npt.NDArray[np.float32]:
+        """Logarithm of each class's share, float32 [K]; a class without a face counts as one face."""
+        count = np.bincount(self.labels, minlength=len(self.classes)).clip(1)
+        return np.log(count / count.sum(), dtype=np.float32)
+
     def _sequence(self, rows: npt.NDArray[Any]) -> npt.NDArray[np.int64] | None:
         if self.sequence is None:
             return None

@@ -33,6 +33,10 @@ class Network(nn.Module):
     fusion: str = ""
     """one line for the manifest and the report, such as "early: features concatenated" """
 
+    prior: Tensor | float = 0.0
+    """added to the logits of ``loss`` alone: what of the training classes' frequency the answers shall not carry, as
+    logarithm, float32 [K] (Menon et al. 2021, "Long-tail learning via logit adjustment", eq. 10)"""
+
     def forward(self, visible: Tensor, infrared: Tensor, present: Tensor) -> Tensor:
         """visible, infrared: uint8 or float [N, 1, S, S] in 0..255; present: float32 [N, 2] -> logits [N, K]."""
         raise NotImplementedError
@@ -45,7 +49,8 @@ class Network(nn.Module):
 
     def loss(self, batch: Batch, step: str, smoothing: float) -> Tensor:
         """Scalar; cross entropy with label smoothing unless the paper says otherwise."""
-        return functional.cross_entropy(self.predict(batch, step).float(), batch[3], label_smoothing=smoothing)
+        logits = self.predict(batch, step).float() + self.prior
+        return functional.cross_entropy(logits, batch[3], label_smoothing=smoothing)
 
     def begin(self, step: str) -> None:
         """Called once before the first epoch of ``step``: carry weights over from the step before, freeze parts."""

@@ -111,6 +111,20 @@ def test_misregistration_moves_infrared_alone(data_root: Path) -> None:
     assert np.array_equal(*(augment.draw_geometry(16, 16, np.random.default_rng(5), a) for a in (still, coarse)))
 
 
+@pytest.mark.parametrize(("change", "lens"), [({"dark": 1.0, "darkest": 0.001}, 0), ({"black": 1.0}, None)])
+def test_a_dark_cabin_and_a_black_lens(data_root: Path, change: dict[str, float], lens: int | None) -> None:
+    faces = fer2013.load("train")
+    ranges = Augment(rotation_deg=0, zoom=0, shift=0, contrast=0, dark=0, erase=0).model_copy(update=change)
+    seen = [augment.pairs(faces, 0, 16, ("visible", "infrared"), np.random.default_rng(k), ranges) for k in range(40)]
+    black = [[int(view.max()) < 16 for view in pair] for pair in seen]
+    if lens is None:
+        assert all(sum(pair) == 1 for pair in black)
+        assert 5 < sum(pair[0] for pair in black) < 35
+    else:
+        assert sum(pair[lens] for pair in black) > 10
+        assert not any(pair[1 - lens] for pair in black)
+
+
 def test_an_opinion_is_kept_and_made_anew_for_other_weights_or_a_torn_file(
     teacher: distil.Teacher, tmp_path: Path
 ) -> None:

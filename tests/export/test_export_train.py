@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs the export extra")
-from export import checkpoint, recipe, train  # noqa: E402
+from export import checkpoint, models, recipe, train, trainer  # noqa: E402
+from export.data.faces import Faces  # noqa: E402
 from export.errors import InputError  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("default")]
@@ -89,3 +91,21 @@ def test_weights_that_do_not_fit_are_one_line(content: Any, tmp_path: Path) -> N
         torch.save({"conv1.weight": torch.ones(64, 3, 7, 7)} if wide else content, path)
     with pytest.raises(InputError, match=r"resnet\.pth"):
         start_from_file(Branch([8, 8, 16, 16], 1), path)
+
+
+@pytest.mark.parametrize(("prior", "share"), [(0.0, 0.9), (1.0, 0.5)])
+def test_a_prior_that_is_taken_out_makes_rare_classes_as_likely(tmp_path: Path, prior: float, share: float) -> None:
+    """Faces that look alike, nine of ten of one class: the answer is that frequency, or none."""
+    labels = np.array([0] * 180 + [1] * 20)
+    faces = Faces(np.zeros((200, 16, 16), np.uint8), labels, "alike", ("a", "b"))
+    plan = recipe.Recipe(
+        name="prior", crop=16, model={"name": "shared-trunk", "widths": [4, 4], "blocks": [1, 1], "shared_from": 2,
+                                      "dropout": 0}, augment={"dark": 0, "erase": 0, "contrast": 0},
+        training={"batch": 40, "prior": prior, "label_smoothing": 0, "ema": 0, "weight_decay": 0,
+                  "steps": [{"name": "single", "sizes": [[16, 20]], "lr": 0.1}]},
+    )  # fmt: skip
+    network = models.build(plan.model, 2)
+    trainer.Trainer(plan.training.steps[0], plan, network, tmp_path).run(faces, None, lambda line: None)
+    view = torch.zeros(4, 1, 16, 16)
+    said = torch.softmax(network.eval()(view, view, torch.ones(4, 2)), 1)[0, 0].item()
+    assert said == pytest.approx(share, abs=0.05)
