@@ -50,7 +50,7 @@ def open_checked(bundle: Bundle, infer: Infer, on_fallback: Callable[[str], obje
 
 def open_store(config: Config) -> Store | None:
     """The store the configuration names; None when there is none, or no key. Raises ConfigError for a bad key."""
-    folder = config.update.folder()
+    folder = config.store_path()
     keys = Keys([config.update.key_1, config.update.key_2])
     if folder is None or not len(keys):
         if folder is not None and (folder / "current").is_symlink():
@@ -93,8 +93,10 @@ class Serving:
             return self._note(self._load(bundles.DEFAULT))
         if self.infer.bundle:
             return self._note(self._configured())
-        if self.step is Step.LAST_GOOD and self.store and (name := self.store.current()) and self.life.suspects(name):
-            self._take_back(name, f"{self.life.record.crashes} crashes in a row")
+        # A confirmed one is the last good one: power that is cut three times at short stops must not take it back.
+        trial = self.store.current() if self.store is not None and self.store.on_trial() else None
+        if self.step is Step.LAST_GOOD and trial is not None and self.life.suspects(trial):
+            self._take_back(trial, f"{self.life.record.crashes} crashes in a row")
         return self._note(self._staged() or self._load(bundles.DEFAULT))
 
     def take_told(self) -> list[Told]:
@@ -113,6 +115,13 @@ class Serving:
         """The pipeline has taken over what ``open`` opened last."""
         self.heart.restart_trial(scored)
 
+    def undo(self, bundle: Bundle | None, infer: Infer) -> None:
+        """What ``open`` opened last was not taken over, these serve on; the next ``open`` opens it again."""
+        self.bundle, self.infer = bundle, infer
+        self._told = [told for told in self._told if told[0] != "bundle_activated"]
+        if bundle is not None:
+            self.life.serves(bundle.title)
+
     def activate(self, name: str) -> None:
         """Put the staged bundle ``name`` on trial; ``open`` then opens it. Raises EdgeferError."""
         if self.store is not None:
@@ -124,6 +133,8 @@ class Serving:
             raise BundleError("there is no store of signed bundles here: set 'update.key_1'")
         if self.infer.bundle:
             raise BundleError("'infer.bundle' names the bundle to use; leave it empty to serve from the store")
+        if self.step is Step.VISIBLE_ONLY:
+            raise BundleError(f"after {self.life.record.crashes} crashes {SHIPS} serves until the next start")
         newest = next((entry.name for entry in self.store.entries()), None)
         if name is None and newest is None:
             raise BundleError("no bundle is staged here; `edgefer bundle install` its folder first")
@@ -137,6 +148,8 @@ class Serving:
 
     def changed(self) -> bool:
         """Whether ``open`` would open another bundle than the last time."""
+        if self.step is Step.VISIBLE_ONLY or (self.step is Step.LAST_GOOD and self.infer.bundle):
+            return False
         name = self.store.current() if self.store and not self.infer.bundle else None
         path = Path(self.infer.bundle) if self.infer.bundle else bundles.DEFAULT
         return self.bundle is None or self.bundle.path != (

@@ -258,7 +258,13 @@ def test_a_bundle_that_crashes_goes_back_and_then_the_visible_lens_goes_on_alone
     assert state["bundle"].startswith("default@1.0"), "the one that ships"
     assert state["quality"]["lenses"][1] == "lost", "visible only"
     assert state["label"] == "happiness"
-    manager.stop()
+    assert manager.process is not None
+    manager.process.send_signal(signal.SIGHUP)
+    for _ in range(2):  # its own, and the reload's
+        manager.until("READY=1")
+    manager.message("state/driver")
+    _, err = manager.stop()
+    assert [line for line in err.splitlines() if " -> " in line] == [], "a reload brings back nothing that crashed"
     assert Life(manager.state).record.running is False
 
 

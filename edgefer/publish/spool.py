@@ -129,7 +129,7 @@ class Spool:
 
     # -- writing ------------------------------------------------------------------------------------------------
 
-    def commit(self, new: Sequence[Event], done: Collection[int] = (), settled: Collection[int] = ()) -> None:
+    def commit(self, new: Sequence[Event], done: Collection[int] = (), settled: Collection[Loss] = ()) -> None:
         """Mark the rows ``done``; store ``new`` (BATCH at most) and strike the losses ``settled``: all or nothing.
 
         Makes room by dropping the oldest. Raises SpoolFull; sqlite3.Error when the file has become unusable.
@@ -147,7 +147,7 @@ class Spool:
             self.tails[event.stream] = event.seq
         while len(self.tails) > TAILS:
             del self.tails[next(iter(self.tails))]
-        self._handed.difference_update(settled)
+        self._handed.difference_update(loss.id for loss in settled)
 
     def _making_room(self, work: Callable[[], int]) -> int:
         """``work`` in a transaction, again after dropping the oldest for as long as the spool is full."""
@@ -161,11 +161,13 @@ class Spool:
                 if not self._drop_oldest():
                     raise SpoolFull(str(e)) from None
 
-    def _write(self, rows: list[tuple[str, int, str, bytes]], done: Collection[int], settled: Collection[int]) -> int:
+    def _write(self, rows: list[tuple[str, int, str, bytes]], done: Collection[int], settled: Collection[Loss]) -> int:
         """Returns the change of depth."""
         many = self._db.executemany
         finished = many("UPDATE event SET done = 1 WHERE id = ? AND done = 0", [(i,) for i in done]).rowcount
-        many("DELETE FROM loss WHERE id = ?", [(i,) for i in settled])
+        # By its range as well: after damage the ids of another spool mean other losses.
+        where = "id = ? AND stream = ? AND first = ? AND last = ?"
+        many(f"DELETE FROM loss WHERE {where}", [(x.id, x.stream, x.first, x.last) for x in settled])
         stored = many("INSERT OR IGNORE INTO event(stream, seq, topic, payload) VALUES (?, ?, ?, ?)", rows).rowcount
         return max(0, stored) - max(0, finished)
 
