@@ -33,6 +33,8 @@ NOTICES = 64
 REPLAY_MAX = 1000
 """most events of one replay command; more are asked for in several"""
 REPLAY_QUEUE = 4000
+JOIN_S = 0.5
+"""a stop waits so much longer for a disk that hangs"""
 OTHERS = 4
 """places in the broker's receive maximum that events leave to status, meta, health and a response"""
 
@@ -165,7 +167,7 @@ class Courier:
             self._closing, self._give_up = True, time.monotonic() + drain_s
             self._news.notify()
         if self._thread.ident is not None:
-            self._thread.join(drain_s + 1.0)
+            self._thread.join(drain_s + JOIN_S)
 
     # -- the thread -----------------------------------------------------------------------------------------------
 

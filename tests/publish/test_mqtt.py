@@ -378,3 +378,26 @@ def test_what_an_acl_forbids_is_told_as_lost_once_it_may_be_told(
     until(lambda: (sender.check(), sum(json.loads(m.payload).get("count", 0) for m in live.heard) == 5)[1])
     assert sender.counters()["denied"] == 5
     assert sender.counters()["events_lost"] == 5
+
+
+def test_what_changes_while_it_connects_is_told_all_the_same(
+    mosquitto: Mosquitto, publisher: Callable[..., MqttPublisher], listen: Callable[..., Listener],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The pipeline's thread brings a new meta, and privacy, just when the old one is out and nothing is up yet."""
+    listener = listen(mosquitto.port)
+    subscribe = MqttPublisher._subscribe
+    newer = sample(Meta).model_copy(update={"software": "edgefer 9"})
+
+    def meanwhile(self: MqttPublisher) -> None:
+        subscribe(self)
+        self.publish(newer)
+        self.private(True)
+
+    monkeypatch.setattr(MqttPublisher, "_subscribe", meanwhile)
+    publisher(mosquitto.port)
+    listener.wait(Meta, software="edgefer 9")
+    end = time.monotonic() + BOUND_S
+    while not [m for m in listener.heard if m.topic.endswith("state/driver") and not m.payload]:
+        assert time.monotonic() < end, "the retained state was not taken back"
+        time.sleep(0.01)
