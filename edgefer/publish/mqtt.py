@@ -38,7 +38,7 @@ from edgefer.messages import (
 from edgefer.publish import home_assistant
 from edgefer.publish._flight import Token
 from edgefer.publish._mqtt_parts import Ledger, Out, Tally
-from edgefer.publish._paho import new_client, properties
+from edgefer.publish._paho import network_lives, new_client, properties, revive
 from edgefer.publish._tls import Secrets
 from edgefer.publish.commands import KINDS, MAX_BYTES, Desk
 from edgefer.publish.courier import REPLAY_MAX, Ask, Courier, Notice
@@ -79,7 +79,6 @@ class MqttPublisher:
         self._will_delay_s = will_delay_s
         self._where = f"broker {config.host}" + ("" if config.host.startswith("/") else f":{config.port}")
         self._client: Client | None = None
-        self._network: threading.Thread | None = None
         self._meta: Meta | None = None
         self._secrets: Secrets | None = None
         self._ledger, self._tally, self._desk = Ledger(), Tally(), Desk()
@@ -281,13 +280,11 @@ class MqttPublisher:
         if trying is not None and time.monotonic() - trying > CONNECT_S:
             self._trying_since = None
             self._cut()
-        if self._network is not None and not self._network.is_alive() and self._client is not None:
+        if self._client is not None and not network_lives(self._client):
             log.error("%s: the network thread has died; starting another", self._where)
             self._tally.add("net_restarts")
-            self._network = None
-            self._client.loop_stop()
             self._cut()
-            self._client.loop_start()
+            revive(self._client)
 
     def stalled(self) -> None:
         """For the courier: connected, and nothing is acknowledged."""
@@ -347,7 +344,6 @@ class MqttPublisher:
     # -- callbacks of paho's thread -------------------------------------------------------------------------------
 
     def _on_pre_connect(self, client: Client, _userdata: Any) -> None:
-        self._network = threading.current_thread()
         if self._secrets is not None and self._secrets.renew() and self._config.username:
             client.username_pw_set(self._config.username, self._secrets.password)
         # A fresh number for every attempt: a will of an older connection is recognised by its lower one.
