@@ -205,6 +205,8 @@ def test_a_full_disk(make_mosquitto: MakeMosquitto, tmp_path: Path, ending: Any,
     )
     shell = subprocess.Popen(["unshare", "-rm", "sh", "-c", script], stdout=subprocess.PIPE, text=True)
     assert shell.stdout is not None
+    bound = threading.Timer(2 * BOUND_S, shell.kill)  # a line that does not come ends the test
+    bound.start()
     pid = int(shell.stdout.readline())
     assert shell.stdout.readline() == "ready\n"
     inside = Path(f"/proc/{pid}/root{tmp_path}")
@@ -223,6 +225,7 @@ def test_a_full_disk(make_mosquitto: MakeMosquitto, tmp_path: Path, ending: Any,
         ear.wait(lambda: accounted(ear, stream) >= set(range(1, 6001)), says="every event heard or reported lost")
         ear.wait(lambda: len(ear.states) > 5, says="states go on")
     finally:
+        bound.cancel()
         subprocess.run(["kill", str(pid)], check=True)
         out, _ = shell.communicate(timeout=BOUND_S)
     lost = {seq for s, seq in ear.lost if s == stream}
