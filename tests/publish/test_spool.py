@@ -15,8 +15,9 @@ from wire_samples import stamper
 
 from edgefer.messages import EventSystem
 from edgefer.publish._flight import HOLD_S, MAX_HOLD_S, NOTE_S, PROGRESS_S, WINDOW, Flight
+from edgefer.publish._spool_file import FILE
 from edgefer.publish.courier import Ask, Courier
-from edgefer.publish.spool import BATCH, FILE, MAX_LOSSES, Event, Spool
+from edgefer.publish.spool import BATCH, MAX_LOSSES, Event, Spool
 
 MIB = 1 << 20
 A, B = "0123abcd", "4567ef01"
