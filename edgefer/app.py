@@ -30,7 +30,7 @@ from edgefer.publish import Publisher, open_publisher
 from edgefer.registration import WINDOW, RegistrationCheck, window_template
 from edgefer.reload import Parts, Reloader, Requests
 from edgefer.report import Every, Reporter
-from edgefer.serving import Serving, open_store, tell_start, visible_only
+from edgefer.serving import Serving, Stopped, open_store, tell_start, visible_only
 from edgefer.shutter import Shutter
 from edgefer.types import Reading, now_ns
 
@@ -49,7 +49,7 @@ def run(
     ``requests``: what SIGHUP asks for; ``reread`` gives the configuration as it is then.
     """
     life = Life(config.state.path())
-    serving = Serving(config, open_store(config), life)
+    serving = Serving(config, open_store(config), life, should_stop)
     narrowed = visible_only if serving.step is Step.VISIBLE_ONLY else lambda c: c
     given, config = config, narrowed(config)
     read = reread or (lambda: given)
@@ -60,6 +60,8 @@ def run(
             _reloader(pipeline, config, serving, requests or Requests(), lambda: narrowed(read())),
         ):
             _loop(config, pipeline, should_stop)
+    except Stopped:
+        log.info("stopped before it was ready")
     except EdgeferError:
         life.end()  # told in one line and not cured by another bundle: no crash
         raise
@@ -116,7 +118,7 @@ def _build(config: Config, shutter: Shutter, memory: PrivacyMemory, serving: Ser
         bundle, network = serving.open()
         undo.callback(network.close)
         log.info("bundle %s opened on %s, golden vectors passed", bundle.title, network.backend)
-        locator = open_locator(config, network.backend, serving.fell_back)
+        locator = open_locator(config, network.backend, serving.fell_back, serving.progress)
         undo.callback(locator.close)
         stamper = Stamper(config.device, messages.new_stream(), messages.boot_id())
         publisher = open_publisher(config.publish, config.device, stamper, config.state)
@@ -130,7 +132,7 @@ def _reloader(
 ) -> Reloader:
     stamper, rig = pipeline.reporter.stamper, pipeline.rig
     parts = Parts(
-        locator=lambda new: open_locator(new, pipeline.network.backend, serving.fell_back),
+        locator=lambda new: open_locator(new, pipeline.network.backend, serving.fell_back, serving.progress),
         check=lambda new, bundle: registration_check(new, bundle, stamper),
         meta=lambda new, bundle: meta(new, bundle, stamper, rig),
     )
@@ -139,7 +141,10 @@ def _reloader(
     return reloader
 
 
-def open_locator(config: Config, backend: str, on_fallback: Callable[[str], object]) -> Locator:
+def open_locator(
+    config: Config, backend: str, on_fallback: Callable[[str], object],
+    progress: Callable[[str], object] = tell_start,
+) -> Locator:  # fmt: skip
     """The detector runs on the GPU when ``locate.backend`` says so, or is "auto" and the network's ``backend`` does.
 
     Raises EdgeferError of one line.
@@ -147,7 +152,7 @@ def open_locator(config: Config, backend: str, on_fallback: Callable[[str], obje
     asked, threads = config.locate.backend, config.infer.threads
     if asked == "tensorrt" or (asked == "auto" and backend == "tensorrt"):
         try:
-            return Locator(config.locate, threads, detector_engine(config, tell_start))
+            return Locator(config.locate, threads, detector_engine(config, progress))
         except Exception as e:  # as open_network: whatever a vendor's library raises
             if asked == "tensorrt":
                 raise

@@ -26,7 +26,7 @@ from edgefer.journal import fields
 from edgefer.locate import Locator
 from edgefer.messages import EventSystem, Message, Meta, Stamper
 from edgefer.pipeline import Pipeline
-from edgefer.serving import Serving, Told
+from edgefer.serving import Serving, Stopped, Told
 from edgefer.types import Face, FramePair
 
 log = logging.getLogger("edgefer.reload")
@@ -114,6 +114,8 @@ class Reloader:
             sdnotify.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
             try:
                 self._serve(request)
+            except Stopped:
+                return
             except EdgeferError as e:
                 log.error("reload: %s; everything stays as it is", e)
                 if request != AGAIN:

@@ -28,6 +28,10 @@ Told = tuple[str, str]
 """kind and detail of an event/system"""
 
 
+class Stopped(BaseException):
+    """A stop was asked for while something slow was being opened. No Exception: nothing falls back because of it."""
+
+
 def self_test(bundle: Bundle) -> None:
     """The golden vectors on this machine. Raises BundleError."""
     open_checked(bundle, Infer()).close()
@@ -38,14 +42,17 @@ def tell_start(step: str) -> None:
     sdnotify.notify(f"EXTEND_TIMEOUT_USEC={int((STALL_S + 60) * 1e6)}\nSTATUS={step}")
 
 
-def open_checked(bundle: Bundle, infer: Infer, on_fallback: Callable[[str], object] = lambda why: None) -> Network:
+def open_checked(
+    bundle: Bundle, infer: Infer, on_fallback: Callable[[str], object] = lambda why: None,
+    progress: Callable[[str], object] = tell_start,
+) -> Network:  # fmt: skip
     """The network of ``bundle``, which must be made with our face detector and pass its golden vectors here.
 
     ``on_fallback`` hears why TensorRT does not serve where it was to.
     """
     if bundle.manifest.detector.sha256 != MODEL_SHA256:
         raise BundleError(f"{bundle.path}: made with another face detector than {MODEL_FILE}; install a fitting bundle")
-    return open_network(bundle, infer, tell_start, on_fallback)
+    return open_network(bundle, infer, progress, on_fallback)
 
 
 def open_store(config: Config) -> Store | None:
@@ -79,7 +86,11 @@ def visible_only(config: Config) -> Config:
 class Serving:
     """Opens what serves and remembers what there is to tell of it (``take_told``, to be published as event/system)."""
 
-    def __init__(self, config: Config, store: Store | None = None, life: Life | None = None) -> None:
+    def __init__(
+        self, config: Config, store: Store | None = None, life: Life | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:  # fmt: skip
+        self._should_stop = should_stop
         self.infer, self.store, self.life = config.infer, store, life or Life(None)
         self.step = self.life.begin()
         self.heart = Heart(time.monotonic, config.update.confirm_s, self.life.steady)
@@ -102,6 +113,12 @@ class Serving:
     def take_told(self) -> list[Told]:
         told, self._told = self._told, []
         return told
+
+    def progress(self, step: str) -> None:
+        """A step of something slow, an engine being built. Raises Stopped: a stop waits for no engine."""
+        if self._should_stop():
+            raise Stopped
+        tell_start(step)
 
     def fell_back(self, why: str) -> None:
         self._told.append(("backend_fallback", why[:512]))
@@ -176,7 +193,7 @@ class Serving:
         while self.store is not None and (name := self.store.current()) is not None:
             try:
                 bundle = self.store.open(name)
-                return bundle, open_checked(bundle, self.infer, self.fell_back)
+                return bundle, open_checked(bundle, self.infer, self.fell_back, self.progress)
             except BundleError as e:
                 if not self._take_back(name, str(e)):
                     return None
@@ -201,7 +218,7 @@ class Serving:
 
     def _load(self, path: Path) -> tuple[Bundle, Network]:
         bundle = bundles.open_bundle(path)
-        return bundle, open_checked(bundle, self.infer, self.fell_back)
+        return bundle, open_checked(bundle, self.infer, self.fell_back, self.progress)
 
     def _note(self, opened: tuple[Bundle, Network]) -> tuple[Bundle, Network]:
         """A change that nobody has told yet is told: it came from the command line or with an update of the package."""

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 from release_workshop import Workshop
 
+from edgefer import app
 from edgefer.config import Config, build
 from edgefer.errors import BundleError
 from edgefer.life import FILE, SCORED_MIN, STEADY_S, Heart, Life, Step, proven, step
@@ -132,3 +136,24 @@ def test_a_unit_with_the_infrared_lens_alone_keeps_it() -> None:
     both = build({"capture": {"infrared": "/dev/video2", "visible": "/dev/video0"}, "infer": {"bundle": "x"}}, "test")
     assert visible_only(both).capture.visible_only
     assert visible_only(both).infer.bundle == ""
+
+
+def test_a_stop_while_an_engine_is_being_built_is_clean_and_no_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Minutes of building, and a vehicle that is switched off: its steps are where the stop is noticed."""
+    steps, face = list[str](), tmp_path / "face.png"
+    cv2.imwrite(str(face), np.zeros((48, 64, 3), np.uint8))
+
+    def building(bundle: object, infer: object, progress: Callable[[str], object], on_fallback: object) -> object:
+        for k in range(100):
+            steps.append(f"step {k}")
+            progress(steps[-1])
+        raise AssertionError("the stop was not noticed")
+
+    monkeypatch.setattr("edgefer.serving.open_network", building)
+    capture, publish = {"kind": "picture", "source": str(face)}, {"kind": "stdout"}
+    config = build({"capture": capture, "publish": publish, "state": {"folder": str(tmp_path)}}, "test")
+    app.run(config, lambda: len(steps) >= 3)
+    assert len(steps) == 3
+    assert Life(tmp_path).record.running is False
