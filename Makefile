@@ -37,7 +37,7 @@ test: setup
 test-gpu: setup
 	@$(BIN)/python -m pytest -m gpu tests/infer $(ARGS)
 
-# The faults of `make test` at their full counts, with the figures; about ten minutes.
+# The faults of `make test` at their full counts, with the figures; ten to twenty minutes.
 torture: setup
 	@EDGEFER_TORTURE=full $(BIN)/python -m pytest tests/publish/test_torture.py tests/publish/test_commands.py -k "torture or flood" $(ARGS)
 

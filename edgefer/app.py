@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import metadata
 
 from edgefer import messages, metrics, sdnotify
@@ -30,7 +30,7 @@ from edgefer.publish import Publisher, open_publisher
 from edgefer.registration import WINDOW, RegistrationCheck, window_template
 from edgefer.reload import Parts, Reloader, Requests
 from edgefer.report import Every, Reporter
-from edgefer.serving import Serving, open_store, tell_start, visible_only
+from edgefer.serving import Serving, Stopped, open_store, tell_start, visible_only
 from edgefer.shutter import Shutter
 from edgefer.types import Reading, now_ns
 
@@ -49,14 +49,19 @@ def run(
     ``requests``: what SIGHUP asks for; ``reread`` gives the configuration as it is then.
     """
     life = Life(config.state.path())
-    serving = Serving(config, open_store(config), life)
-    config = visible_only(config) if serving.step is Step.VISIBLE_ONLY else config
+    serving = Serving(config, open_store(config), life, should_stop)
+    narrowed = visible_only if serving.step is Step.VISIBLE_ONLY else lambda c: c
+    given, config = config, narrowed(config)
+    read = reread or (lambda: given)
     try:
         with (
             started(config, on_reading=on_reading, serving=serving) as pipeline,
-            _reloader(pipeline, config, serving, requests or Requests(), reread or (lambda: config)),
+            # Narrowed again: a reload, for a certificate say, must not bring back what crashed.
+            _reloader(pipeline, config, serving, requests or Requests(), lambda: narrowed(read())),
         ):
             _loop(config, pipeline, should_stop)
+    except Stopped:
+        log.info("stopped before it was ready")
     except EdgeferError:
         life.end()  # told in one line and not cured by another bundle: no crash
         raise
@@ -87,22 +92,14 @@ def started(
     # A missing recording shows before the network loads.
     shutter = Shutter(lambda: rigs.pop() if rigs else open_rig(config.capture), closed=memory.read())
     serving = serving or Serving(config)
-    bundle, network = serving.open()
-    log.info("bundle %s opened on %s, golden vectors passed", bundle.title, network.backend)
+    pipeline, bundle = _build(config, shutter, memory, serving)
+    pipeline.on_reading = on_reading
+    publisher, stamper = pipeline.publisher, pipeline.reporter.stamper
     try:
-        locator = open_locator(config, network.backend, serving.fell_back)
-    except BaseException:
-        network.close()
-        raise
-    try:
-        stamper = Stamper(config.device, messages.new_stream(), messages.boot_id())
-        publisher = open_publisher(config.publish, config.device, stamper, config.state)
-        pipeline = wire(config, bundle, network, locator, shutter, publisher, stamper, memory, serving)
-        pipeline.on_reading = on_reading
         publisher.private(shutter.closed)
         publisher.open(meta(config, bundle, stamper, shutter))
         try:
-            told = lambda: counters(shutter, publisher)  # noqa: E731
+            told = lambda: counters(shutter, publisher, serving)  # noqa: E731
             with shutter, metrics.served(config.health.prometheus_port, pipeline.times, told):
                 publisher.publish(stamper.message(messages.EventSystem, kind="started", detail=bundle.title))
                 for kind, detail in serving.take_told():
@@ -110,9 +107,24 @@ def started(
                 yield pipeline
         finally:
             publisher.close(stamper.message(Status, state="stopped", session=max(1, now_ns() // 1_000_000)))
-    finally:
-        locator.close()
-        network.close()
+    finally:  # what serves now: a reload may have changed both
+        pipeline.locator.close()
+        pipeline.network.close()
+
+
+def _build(config: Config, shutter: Shutter, memory: PrivacyMemory, serving: Serving) -> tuple[Pipeline, Bundle]:
+    """The pipeline with its network and detector; what was opened is closed when the rest cannot be."""
+    with ExitStack() as undo:
+        bundle, network = serving.open()
+        undo.callback(network.close)
+        log.info("bundle %s opened on %s, golden vectors passed", bundle.title, network.backend)
+        locator = open_locator(config, network.backend, serving.fell_back, serving.progress)
+        undo.callback(locator.close)
+        stamper = Stamper(config.device, messages.new_stream(), messages.boot_id())
+        publisher = open_publisher(config.publish, config.device, stamper, config.state)
+        pipeline = wire(config, bundle, network, locator, shutter, publisher, stamper, memory, serving)
+        undo.pop_all()
+    return pipeline, bundle
 
 
 def _reloader(
@@ -120,7 +132,7 @@ def _reloader(
 ) -> Reloader:
     stamper, rig = pipeline.reporter.stamper, pipeline.rig
     parts = Parts(
-        locator=lambda new: open_locator(new, pipeline.network.backend, serving.fell_back),
+        locator=lambda new: open_locator(new, pipeline.network.backend, serving.fell_back, serving.progress),
         check=lambda new, bundle: registration_check(new, bundle, stamper),
         meta=lambda new, bundle: meta(new, bundle, stamper, rig),
     )
@@ -129,7 +141,10 @@ def _reloader(
     return reloader
 
 
-def open_locator(config: Config, backend: str, on_fallback: Callable[[str], object]) -> Locator:
+def open_locator(
+    config: Config, backend: str, on_fallback: Callable[[str], object],
+    progress: Callable[[str], object] = tell_start,
+) -> Locator:  # fmt: skip
     """The detector runs on the GPU when ``locate.backend`` says so, or is "auto" and the network's ``backend`` does.
 
     Raises EdgeferError of one line.
@@ -137,7 +152,7 @@ def open_locator(config: Config, backend: str, on_fallback: Callable[[str], obje
     asked, threads = config.locate.backend, config.infer.threads
     if asked == "tensorrt" or (asked == "auto" and backend == "tensorrt"):
         try:
-            return Locator(config.locate, threads, detector_engine(config, tell_start))
+            return Locator(config.locate, threads, detector_engine(config, progress))
         except Exception as e:  # as open_network: whatever a vendor's library raises
             if asked == "tensorrt":
                 raise
@@ -192,7 +207,7 @@ def wire(
         control=Control(publisher, rig, memory, set_rate),
         watchdog=Watchdog(alive),
         check=registration_check(config, bundle, stamper),
-        health=HealthSource(stamper, rig, publisher, times, config.health.period_s),
+        health=HealthSource(stamper, rig, publisher, serving, times, config.health.period_s),
         times=times,
     )
 
@@ -226,18 +241,19 @@ def version() -> str:
         return "unknown"
 
 
-def counters(rig: Shutter, publisher: Publisher) -> dict[str, int]:
-    """What the health message and the Prometheus endpoint count."""
-    return {**rig.counters(), **publisher.counters()}
+def counters(rig: Shutter, publisher: Publisher, serving: Serving) -> dict[str, int]:
+    """What the health message and the Prometheus endpoint count. ``crashes``: ever, on this device."""
+    return {**rig.counters(), **publisher.counters(), "crashes": serving.life.record.died}
 
 
 class HealthSource:
     """The health message once every ``period_s``, else None."""
 
     def __init__(
-        self, stamper: Stamper, rig: Shutter, publisher: Publisher, times: StageTimes, period_s: float
+        self, stamper: Stamper, rig: Shutter, publisher: Publisher, serving: Serving, times: StageTimes, period_s: float
     ) -> None:
         self._stamper, self._rig, self._publisher, self._times = stamper, rig, publisher, times
+        self._serving = serving
         self.set_period(period_s)
         self._start = self._then = time.monotonic()
         self._done, self._counted = times.counts(), rig.counters()
@@ -251,18 +267,17 @@ class HealthSource:
         now, before = time.monotonic(), self._done
         stages, self._done = self._times.summary(before), self._times.counts()
         rate = (self._done["decide"] - before["decide"]) / max(now - self._then, 1e-6)
-        counters, earlier = self._rig.counters(), self._counted
+        told, earlier = counters(self._rig, self._publisher, self._serving), self._counted
         watched = {"visible_fps": "visible_frames", "infrared_fps": "infrared_frames", "pairs": "pairs"}
-        rates = {rate: (counters[k] - earlier[k]) / max(now - self._then, 1e-6) for rate, k in watched.items()}
-        self._then, self._counted = now, dict(counters)
-        counters |= self._publisher.counters()
+        rates = {rate: (told[k] - earlier[k]) / max(now - self._then, 1e-6) for rate, k in watched.items()}
+        self._then, self._counted = now, dict(told)
         return self._stamper.message(
             Health,
             rates={"readings": rate, **rates},
             timing=self._rig.timing(),
             stages=stages,
-            spool_depth=counters.pop("spool_depth", 0),
-            counters=counters,
+            spool_depth=told.pop("spool_depth", 0),
+            counters=told,
             events=self._publisher.tails(),
             memory_mb=memory_mb(),
             temperatures=temperatures(),

@@ -239,7 +239,7 @@ def _store(args: argparse.Namespace) -> Store:
     from edgefer.store import Store, become_owner
 
     settings = configuration.read(args.config)
-    folder = args.store or settings.update.folder() or SERVICE_STATE / "bundles"
+    folder = args.store or settings.store_path() or SERVICE_STATE / "bundles"
     keys = Keys([settings.update.key_1, settings.update.key_2])
     become_owner(folder)
     return Store(folder, keys, self_test)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -241,15 +242,8 @@ class Update(Section):
 
     key_1: str = Field("", description="public key (PEM) that may sign bundles; both slots empty: no updates")
     key_2: str = Field("", description="a second such key, for moving to a new one without a gap")
-    store: str = Field("", description="folder of staged bundles; empty: bundles in $STATE_DIRECTORY")
+    store: str = Field("", description="folder of staged bundles; empty: bundles in the state folder")
     confirm_s: Seconds = Field(300.0, description="a new bundle in good health for this long is confirmed, seconds")
-
-    def folder(self) -> Path | None:
-        """The store's folder; None when neither the key nor the service manager names one."""
-        if self.store:
-            return Path(self.store)
-        state = state_folder()
-        return state / "bundles" if state else None
 
 
 class Log(Section):
@@ -275,6 +269,13 @@ class Config(Section):
     update: Update = Update()
     log: Log = Log()
 
+    def store_path(self) -> Path | None:
+        """The folder of staged bundles; None when neither a key nor the service manager names one."""
+        if self.update.store:
+            return Path(self.update.store)
+        state = self.state.path()
+        return state / "bundles" if state else None
+
 
 def read(path: Path) -> Config:
     """Parse and check ``path``. Relative paths inside stay relative to the working directory.
@@ -290,6 +291,11 @@ def read(path: Path) -> Config:
     except tomllib.TOMLDecodeError as e:
         raise ConfigError(f"{path}: not valid TOML: {e}") from None
     return build(raw, str(path))
+
+
+def without_password(text: str) -> str:
+    """``text`` with no user and password in its URL, for a log line."""
+    return re.sub(r"(?<=://)[^/\s]*@", "", text)
 
 
 def build(raw: dict[str, Any], where: str) -> Config:

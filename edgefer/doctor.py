@@ -14,7 +14,7 @@ from edgefer import bundle as bundles
 from edgefer import config as configuration
 from edgefer import doctor_nvidia as nvidia
 from edgefer.config import Config
-from edgefer.errors import EX_OK, EdgeferError, ServiceError
+from edgefer.errors import EX_OK, BundleError, EdgeferError, ServiceError
 from edgefer.types import FramePair, LensState, now_ns
 
 Check = Callable[[], str]
@@ -53,6 +53,7 @@ def _checks(settings: Config, configured: bool) -> dict[str, Check]:
         "int8": _int8,
         "detector": lambda: _detector(settings),
         "bundle": lambda: _bundle(settings),
+        "updates": lambda: _updates(settings),
         "cuda": nvidia.cuda,
         "tensorrt": nvidia.library,
         "engines": lambda: nvidia.engines(settings),
@@ -119,11 +120,38 @@ def _broker(settings: Config) -> str:
     p = settings.publish
     if p.kind == "stdout":
         return "none asked for (publish.kind = stdout)"
+    where = p.host if p.host.startswith("/") else f"{p.host}:{p.port}"
     try:
-        socket.create_connection((p.host, p.port), timeout=3).close()
+        _reach(p.host, p.port)
     except OSError as e:
-        raise ServiceError(f"{p.host}:{p.port} does not answer ({e}); check publish.host and publish.port") from None
-    return f"{p.host}:{p.port} accepts connections"
+        raise ServiceError(f"{where} does not answer ({e}); check publish.host and publish.port") from None
+    return f"{where} accepts connections"
+
+
+def _reach(host: str, port: int) -> None:
+    if not host.startswith("/"):
+        socket.create_connection((host, port), timeout=3).close()
+        return
+    with socket.socket(socket.AF_UNIX) as link:
+        link.settimeout(3)
+        link.connect(host)
+
+
+def _updates(settings: Config) -> str:
+    """Which bundles are staged and which one serves; a note where there are no updates."""
+    from edgefer.serving import SHIPS, open_store
+
+    store = open_store(settings)
+    if store is None:
+        raise nvidia.Note("no signed bundles: 'update.key_1' is empty, or there is no state folder")
+    if not os.access(store.folder if store.folder.exists() else store.folder.parent, os.R_OK | os.X_OK):
+        raise nvidia.Note(f"{store.folder}: only its owner may look; run the doctor as root")
+    entries = store.entries()
+    unreadable = [e.name for e in entries if e.roles and not e.number]
+    if unreadable:
+        raise BundleError(f"{store.folder}: {', '.join(unreadable)} cannot be read or is not signed; install it again")
+    trial = " (on trial)" if store.on_trial() else ""
+    return f"{store.current() or SHIPS} serves{trial}, {len(entries)} staged, highest confirmed {store.highest()}"
 
 
 def reference() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import TextIO
@@ -75,9 +76,13 @@ class RateLimit:
     def __init__(self, clock: Callable[[], float], burst: int = BURST, period_s: float = PERIOD_S) -> None:
         self._clock, self._burst, self._period_s = clock, burst, period_s
         self._kinds: dict[tuple[str, str], tuple[float, int]] = {}
+        self._lock = threading.Lock()  # a handler asks its filters before it takes its own
 
     def filter(self, record: logging.LogRecord) -> bool:
-        kind, now = (record.name, str(record.msg)), self._clock()
+        with self._lock:
+            return self._passes(record, (record.name, str(record.msg)), self._clock())
+
+    def _passes(self, record: logging.LogRecord, kind: tuple[str, str], now: float) -> bool:
         since, count = self._kinds.get(kind, (now, 0))
         if now - since >= self._period_s:
             if count > self._burst:

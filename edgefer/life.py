@@ -53,6 +53,9 @@ class Record(BaseModel):
     running: bool = False
     """was started and has not said that it ended"""
     crashes: int = Field(default=0, ge=0)
+    """in a row"""
+    died: int = Field(default=0, ge=0)
+    """crashes ever, for the health message"""
     suspect: str = ""
     """the bundle that served when the count reached LAST_GOOD: taken back once, however often that is cut short"""
     served: str = ""
@@ -69,7 +72,7 @@ class Life:
     def begin(self) -> Step:
         """Count the last end if it was none, and say how to start now."""
         crashes = self.record.crashes + int(self.record.running)
-        self._save(running=True, crashes=crashes)
+        self._save(running=True, crashes=crashes, died=self.record.died + int(self.record.running))
         if self.record.crashes:
             log.warning(
                 "died %d times in a row (step %s)",

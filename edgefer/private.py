@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgefer.config import Config, state_folder
+from edgefer.config import Config, without_password
 
 log = logging.getLogger("edgefer.private")
 
@@ -21,14 +21,16 @@ def warn(file: Path, config: Config) -> None:
 def findings(file: Path, config: Config) -> Iterator[str]:
     """A line for each file that others may read or change and should not."""
     yield from _check(file, stat.S_IWGRP | stat.S_IWOTH, "others may change the configuration", "go-w")
-    p = config.publish
+    c, p = config.capture, config.publish
+    if any(without_password(name) != name for name in (c.source, c.visible, c.infrared, c.visible2, c.infrared2)):
+        yield from _check(file, stat.S_IROTH, "others may read a camera's password in it", "o-r")
     for key, name in (("publish.key_file", p.key_file), ("publish.password_file", p.password_file)):
         if name and not name.startswith("$"):  # credentials are the service manager's own care
             yield from _check(Path(name), stat.S_IRWXO | stat.S_IWGRP, f"'{key}' is not private", "o-rwx,g-w")
     for slot, name in ((1, config.update.key_1), (2, config.update.key_2)):
         if name:
             yield from _check(Path(name), stat.S_IWGRP | stat.S_IWOTH, f"others may change 'update.key_{slot}'", "go-w")
-    for folder in (state_folder(), config.update.folder()):
+    for folder in (config.state.path(), config.store_path()):
         if folder is not None:
             yield from _check(folder, stat.S_IRWXG | stat.S_IRWXO, "the state folder is not private", "go-rwx")
 

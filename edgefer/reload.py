@@ -18,7 +18,7 @@ from typing import Any
 from edgefer import sdnotify
 from edgefer.align import Aligner
 from edgefer.bundle import Bundle
-from edgefer.config import LIVE, Config, Section
+from edgefer.config import LIVE, Config, Section, without_password
 from edgefer.decide import Decider
 from edgefer.errors import EdgeferError
 from edgefer.infer import Network
@@ -26,7 +26,7 @@ from edgefer.journal import fields
 from edgefer.locate import Locator
 from edgefer.messages import EventSystem, Message, Meta, Stamper
 from edgefer.pipeline import Pipeline
-from edgefer.serving import Serving, Told
+from edgefer.serving import Serving, Stopped, Told
 from edgefer.types import Face, FramePair
 
 log = logging.getLogger("edgefer.reload")
@@ -72,6 +72,10 @@ def merged(old: Config, new: Config) -> Config:
     return old.model_copy(update={s: getattr(old, s).model_copy(update=keys) for s, keys in found.items()})
 
 
+def _shown(value: Any) -> str:
+    return without_password(repr(value))
+
+
 class Reloader:
     """``read`` gives the configuration as it is now; the pipeline was wired with ``config``, ``serving``."""
 
@@ -110,6 +114,8 @@ class Reloader:
             sdnotify.notify(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
             try:
                 self._serve(request)
+            except Stopped:
+                return
             except EdgeferError as e:
                 log.error("reload: %s; everything stays as it is", e)
                 if request != AGAIN:
@@ -126,31 +132,48 @@ class Reloader:
             self._serving.activate(request)
         for key, old, value in differences(self._config, new):
             told = "" if is_live(key) else ": needs a restart of the service, stays as it was until then"
-            log.info("reload: %s %r -> %r%s", key, old, value, told)
-        changes = list(self._changes(merged(self._config, new)))
+            log.info("reload: %s %s -> %s%s", key, _shown(old), _shown(value), told)
+        changes = self._changes(merged(self._config, new))
         self._pipeline.changes.put(lambda pipeline: [change(pipeline) for change in changes])
 
-    def _changes(self, new: Config) -> Iterator[Change]:
+    def _changes(self, new: Config) -> list[Change]:
         """What the pipeline has to do; everything slow is done here. Raises EdgeferError before anything is changed."""
-        old, network = self._config, self._network(new)
-        locator = self._parts.locator(new) if new.locate != old.locate else None
-        bundle = self._serving.bundle
+        locator = self._parts.locator(new) if new.locate != self._config.locate else None
+        network, before = None, (self._serving.bundle, self._serving.infer)
+        try:
+            network = self._network(new)
+            changes = list(self._prepared(new, network))
+        except BaseException:
+            self._serving.undo(*before)
+            for made in (locator, network[1] if network else None):
+                if made is not None:
+                    made.close()
+            raise
+        if locator is not None:
+            changes.insert(0, lambda p: self._look_with(p, locator))
+        self._config = new
+        return changes
+
+    def _prepared(self, new: Config, network: tuple[Bundle, Network] | None) -> Iterator[Change]:
+        old, bundle = self._config, self._serving.bundle
         assert bundle is not None
         m = bundle.manifest
-        aligner = Aligner(new.align, m.crop.size, m.crop.visible_channels, m.crop.template)
-        check = self._parts.check(new, bundle) if network or new.align != old.align else None
-        decider = Decider(new.decide, m.labels, m.temperature, m.thresholds.min_conf, m.lenses_needed)
-        self._config = new
-        if locator:
-            yield lambda p: setattr(p, "locator", locator)
         if network or new.align != old.align:
+            aligner = Aligner(new.align, m.crop.size, m.crop.visible_channels, m.crop.template)
+            check = self._parts.check(new, bundle)
             yield lambda p: setattr(p, "aligner", aligner)
             yield lambda p: setattr(p, "check", check)
         if network or new.decide != old.decide:
+            decider = Decider(new.decide, m.labels, m.temperature, m.thresholds.min_conf, m.lenses_needed)
             yield lambda p: setattr(p, "decider", decider)
         if network:
             yield lambda p: self._swap(p, bundle, network[1])
         yield lambda p: self._rates(p, old, new, bundle, network is not None)
+
+    @staticmethod
+    def _look_with(p: Pipeline, locator: Locator) -> None:
+        old, p.locator = p.locator, locator
+        old.close()
 
     def _tell(self, p: Pipeline, told: list[Told]) -> None:
         for kind, detail in told:
@@ -160,12 +183,8 @@ class Reloader:
         """A bundle and its network, where another is to serve or in another way."""
         if new.infer == self._config.infer and not self._serving.changed():
             return None
-        before, self._serving.infer = self._serving.infer, new.infer
-        try:
-            return self._serving.open()
-        except EdgeferError:
-            self._serving.infer = before
-            raise
+        self._serving.infer = new.infer
+        return self._serving.open()
 
     def _swap(self, p: Pipeline, bundle: Bundle, network: Network) -> None:
         old, p.network = p.network, network

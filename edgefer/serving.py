@@ -28,6 +28,10 @@ Told = tuple[str, str]
 """kind and detail of an event/system"""
 
 
+class Stopped(BaseException):
+    """A stop was asked for while something slow was being opened. No Exception: nothing falls back because of it."""
+
+
 def self_test(bundle: Bundle) -> None:
     """The golden vectors on this machine. Raises BundleError."""
     open_checked(bundle, Infer()).close()
@@ -38,19 +42,22 @@ def tell_start(step: str) -> None:
     sdnotify.notify(f"EXTEND_TIMEOUT_USEC={int((STALL_S + 60) * 1e6)}\nSTATUS={step}")
 
 
-def open_checked(bundle: Bundle, infer: Infer, on_fallback: Callable[[str], object] = lambda why: None) -> Network:
+def open_checked(
+    bundle: Bundle, infer: Infer, on_fallback: Callable[[str], object] = lambda why: None,
+    progress: Callable[[str], object] = tell_start,
+) -> Network:  # fmt: skip
     """The network of ``bundle``, which must be made with our face detector and pass its golden vectors here.
 
     ``on_fallback`` hears why TensorRT does not serve where it was to.
     """
     if bundle.manifest.detector.sha256 != MODEL_SHA256:
         raise BundleError(f"{bundle.path}: made with another face detector than {MODEL_FILE}; install a fitting bundle")
-    return open_network(bundle, infer, tell_start, on_fallback)
+    return open_network(bundle, infer, progress, on_fallback)
 
 
 def open_store(config: Config) -> Store | None:
     """The store the configuration names; None when there is none, or no key. Raises ConfigError for a bad key."""
-    folder = config.update.folder()
+    folder = config.store_path()
     keys = Keys([config.update.key_1, config.update.key_2])
     if folder is None or not len(keys):
         if folder is not None and (folder / "current").is_symlink():
@@ -79,7 +86,11 @@ def visible_only(config: Config) -> Config:
 class Serving:
     """Opens what serves and remembers what there is to tell of it (``take_told``, to be published as event/system)."""
 
-    def __init__(self, config: Config, store: Store | None = None, life: Life | None = None) -> None:
+    def __init__(
+        self, config: Config, store: Store | None = None, life: Life | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> None:  # fmt: skip
+        self._should_stop = should_stop
         self.infer, self.store, self.life = config.infer, store, life or Life(None)
         self.step = self.life.begin()
         self.heart = Heart(time.monotonic, config.update.confirm_s, self.life.steady)
@@ -93,13 +104,21 @@ class Serving:
             return self._note(self._load(bundles.DEFAULT))
         if self.infer.bundle:
             return self._note(self._configured())
-        if self.step is Step.LAST_GOOD and self.store and (name := self.store.current()) and self.life.suspects(name):
-            self._take_back(name, f"{self.life.record.crashes} crashes in a row")
+        # A confirmed one is the last good one: power that is cut three times at short stops must not take it back.
+        trial = self.store.current() if self.store is not None and self.store.on_trial() else None
+        if self.step is Step.LAST_GOOD and trial is not None and self.life.suspects(trial):
+            self._take_back(trial, f"{self.life.record.crashes} crashes in a row")
         return self._note(self._staged() or self._load(bundles.DEFAULT))
 
     def take_told(self) -> list[Told]:
         told, self._told = self._told, []
         return told
+
+    def progress(self, step: str) -> None:
+        """A step of something slow, an engine being built. Raises Stopped: a stop waits for no engine."""
+        if self._should_stop():
+            raise Stopped
+        tell_start(step)
 
     def fell_back(self, why: str) -> None:
         self._told.append(("backend_fallback", why[:512]))
@@ -113,6 +132,13 @@ class Serving:
         """The pipeline has taken over what ``open`` opened last."""
         self.heart.restart_trial(scored)
 
+    def undo(self, bundle: Bundle | None, infer: Infer) -> None:
+        """What ``open`` opened last was not taken over, these serve on; the next ``open`` opens it again."""
+        self.bundle, self.infer = bundle, infer
+        self._told = [told for told in self._told if told[0] != "bundle_activated"]
+        if bundle is not None:
+            self.life.serves(bundle.title)
+
     def activate(self, name: str) -> None:
         """Put the staged bundle ``name`` on trial; ``open`` then opens it. Raises EdgeferError."""
         if self.store is not None:
@@ -124,6 +150,8 @@ class Serving:
             raise BundleError("there is no store of signed bundles here: set 'update.key_1'")
         if self.infer.bundle:
             raise BundleError("'infer.bundle' names the bundle to use; leave it empty to serve from the store")
+        if self.step is Step.VISIBLE_ONLY:
+            raise BundleError(f"after {self.life.record.crashes} crashes {SHIPS} serves until the next start")
         newest = next((entry.name for entry in self.store.entries()), None)
         if name is None and newest is None:
             raise BundleError("no bundle is staged here; `edgefer bundle install` its folder first")
@@ -137,6 +165,8 @@ class Serving:
 
     def changed(self) -> bool:
         """Whether ``open`` would open another bundle than the last time."""
+        if self.step is Step.VISIBLE_ONLY or (self.step is Step.LAST_GOOD and self.infer.bundle):
+            return False
         name = self.store.current() if self.store and not self.infer.bundle else None
         path = Path(self.infer.bundle) if self.infer.bundle else bundles.DEFAULT
         return self.bundle is None or self.bundle.path != (
@@ -163,7 +193,7 @@ class Serving:
         while self.store is not None and (name := self.store.current()) is not None:
             try:
                 bundle = self.store.open(name)
-                return bundle, open_checked(bundle, self.infer, self.fell_back)
+                return bundle, open_checked(bundle, self.infer, self.fell_back, self.progress)
             except BundleError as e:
                 if not self._take_back(name, str(e)):
                     return None
@@ -188,7 +218,7 @@ class Serving:
 
     def _load(self, path: Path) -> tuple[Bundle, Network]:
         bundle = bundles.open_bundle(path)
-        return bundle, open_checked(bundle, self.infer, self.fell_back)
+        return bundle, open_checked(bundle, self.infer, self.fell_back, self.progress)
 
     def _note(self, opened: tuple[Bundle, Network]) -> tuple[Bundle, Network]:
         """A change that nobody has told yet is told: it came from the command line or with an update of the package."""

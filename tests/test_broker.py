@@ -29,7 +29,7 @@ from edgefer.broker import EmbeddedBroker
 from edgefer.config import Publish
 from edgefer.messages import Status
 from edgefer.publish import mqtt, open_publisher
-mqtt.CLOSE_S = 20  # a busy machine
+mqtt.SAY_S = 20  # a busy machine
 clock, heard, ready, stopped = stamper(), [], threading.Event(), threading.Event()
 def hear(client, userdata, message):
     heard.append(message.topic.removeprefix("edgefer/v1/car-1/"))

@@ -211,9 +211,10 @@ def test_record_then_replay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert replayed.returncode == EX_OK, replayed.stderr
     states = [json.loads(x)["payload"] for x in replayed.stdout.splitlines() if "state/driver" in x]
     rows = (tmp_path / "drive" / "timestamps.csv").read_text().splitlines()
-    visible = sum(row.startswith("visible") for row in rows)
-    assert visible > 20
-    assert abs(len(states) - visible) <= 2, "a lone frame at either end makes a reading of its own"
+    visible, infrared = (sum(row.startswith(lens) for row in rows) for lens in ("visible", "infrared"))
+    assert visible > 3, "25 a second where there is time for it"
+    # A frame without its partner (a busy machine records some) makes a reading of its own, a pair makes one.
+    assert max(visible, infrared) <= len(states) <= visible + infrared
     assert {s["label"] for s in states} == {"happiness"}
     again = edgefer_process(*consent, "--seconds", "1", str(tmp_path / "drive"))
     assert again.returncode == EX_NOINPUT

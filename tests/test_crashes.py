@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
+from release_workshop import Workshop
 
-from edgefer.config import build
+from edgefer import app
+from edgefer.config import Config, build
+from edgefer.errors import BundleError
 from edgefer.life import FILE, SCORED_MIN, STEADY_S, Heart, Life, Step, proven, step
 from edgefer.serving import Serving, visible_only
 
@@ -84,9 +90,70 @@ def test_a_configured_bundle_that_crashes_gives_way_to_the_one_that_ships(tmp_pa
     assert serving.take_told() == []
 
 
+def test_a_confirmed_bundle_is_the_last_good_one_whatever_dies(tmp_path: Path) -> None:
+    """Power that is cut at three short stops in a row is no reason to go back to the network before."""
+    w = Workshop(tmp_path)
+    store = w.store()
+    for version, number in (("1.1.0", 5), ("1.2.0", 6)):
+        store.install(w.real(version, number))
+        store.activate(f"default@{version}")
+        store.confirm()
+    (tmp_path / FILE).write_text('{"running": true, "crashes": 2}')
+    serving = Serving(Config(), store, Life(tmp_path))
+    bundle, network = serving.open()
+    network.close()
+    assert serving.step is Step.LAST_GOOD
+    assert bundle.title == "default@1.2.0"
+    assert (store.current(), serving.take_told()) == ("default@1.2.0", [])
+
+
+def test_after_six_crashes_no_reload_and_no_command_brings_another_bundle(tmp_path: Path) -> None:
+    w = Workshop(tmp_path)
+    store = w.store()
+    store.install(w.real("1.1.0", 5))
+    (tmp_path / FILE).write_text('{"running": true, "crashes": 5}')
+    serving = Serving(visible_only(Config()), store, Life(tmp_path))
+    _, network = serving.open()
+    network.close()
+    with pytest.raises(BundleError, match="after 6 crashes the bundle that ships serves"):
+        serving.staged("default@1.1.0")
+    store.activate("default@1.1.0")
+    assert not serving.changed()
+
+
+def test_crashes_are_counted_for_ever(tmp_path: Path) -> None:
+    for _ in range(3):
+        Life(tmp_path).begin()
+    Life(tmp_path).steady()
+    life = Life(tmp_path)
+    life.begin()
+    assert (life.record.crashes, life.record.died) == (1, 3)
+
+
 def test_a_unit_with_the_infrared_lens_alone_keeps_it() -> None:
     lone = build({"capture": {"infrared": "/dev/video2"}, "infer": {"bundle": "x"}}, "test")
     assert not visible_only(lone).capture.visible_only
     both = build({"capture": {"infrared": "/dev/video2", "visible": "/dev/video0"}, "infer": {"bundle": "x"}}, "test")
     assert visible_only(both).capture.visible_only
     assert visible_only(both).infer.bundle == ""
+
+
+def test_a_stop_while_an_engine_is_being_built_is_clean_and_no_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Minutes of building, and a vehicle that is switched off: its steps are where the stop is noticed."""
+    steps, face = list[str](), tmp_path / "face.png"
+    cv2.imwrite(str(face), np.zeros((48, 64, 3), np.uint8))
+
+    def building(bundle: object, infer: object, progress: Callable[[str], object], on_fallback: object) -> object:
+        for k in range(100):
+            steps.append(f"step {k}")
+            progress(steps[-1])
+        raise AssertionError("the stop was not noticed")
+
+    monkeypatch.setattr("edgefer.serving.open_network", building)
+    capture, publish = {"kind": "picture", "source": str(face)}, {"kind": "stdout"}
+    config = build({"capture": capture, "publish": publish, "state": {"folder": str(tmp_path)}}, "test")
+    app.run(config, lambda: len(steps) >= 3)
+    assert len(steps) == 3
+    assert Life(tmp_path).record.running is False

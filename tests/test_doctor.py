@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
+from release_workshop import Workshop
 
+from edgefer import doctor
 from edgefer import doctor_nvidia as nvidia
 from edgefer.cli import main
 from edgefer.config import build
@@ -84,3 +87,34 @@ def test_a_damaged_engine_fails_the_doctor(tmp_path: Path, capsys: pytest.Captur
     (folder / "classifier-0.engine").write_bytes(b"half an eng")
     assert main(["doctor", "--config", str(file)]) == EX_UNAVAILABLE
     assert "FAIL  engines: " in capsys.readouterr().out
+
+
+def updates(capsys: pytest.CaptureFixture[str], file: Path) -> dict[str, str]:
+    main(["doctor", "--config", str(file), "--json"])
+    return next(c for c in json.loads(capsys.readouterr().out)["checks"] if c["check"] == "updates")
+
+
+def test_the_store_of_bundles_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    w, file = Workshop(tmp_path), tmp_path / "edgefer.toml"
+    capture = '[capture]\nkind = "picture"\nsource = "/nowhere.png"\n[publish]\nkind = "stdout"\n'
+    file.write_text(capture)
+    assert updates(capsys, file)["state"] == "note"
+    file.write_text(f'{capture}[update]\nkey_1 = "{w.public("key-1")}"\nstore = "{w.store().folder}"\n')
+    assert updates(capsys, file)["text"].startswith("the bundle that ships serves, 0 staged")
+    w.store().install(w.real("1.1.0", 5))
+    w.store().activate("default@1.1.0")
+    said = updates(capsys, file)
+    assert (said["state"], said["text"]) == ("ok", "default@1.1.0 serves (on trial), 1 staged, highest confirmed 0")
+    (w.store().folder / "staged" / "default@1.1.0" / "release.sig").unlink()
+    said = updates(capsys, file)
+    assert (said["state"], "install it again" in said["text"]) == ("fail", True)
+
+
+def test_a_broker_behind_a_unix_socket_answers_too(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "mqtt.sock"))
+        listener.listen()
+        settings = build({"publish": {"host": str(tmp_path / "mqtt.sock")}}, "test")
+        assert doctor._broker(settings) == f"{tmp_path / 'mqtt.sock'} accepts connections"
+    with pytest.raises(ServiceError, match=r"mqtt\.sock does not answer"):
+        doctor._broker(settings)

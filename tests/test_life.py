@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from itertools import pairwise
@@ -20,14 +21,20 @@ import numpy as np
 import pytest
 from bundle_workshop import copy_of_default, edit_golden
 from locate_portraits import astronaut
-from mosquitto_broker import Mosquitto
+from mosquitto_broker import Mosquitto, free_port
 from release_workshop import Workshop
 
+from edgefer import app
 from edgefer.bundle import open_bundle
 from edgefer.capture import Recorder
+from edgefer.capture.fake import FakeSource
+from edgefer.capture.rig import Rig
+from edgefer.config import build
 from edgefer.demo import clip
 from edgefer.errors import EX_CONFIG, EX_OK
 from edgefer.life import Life, Record
+from edgefer.messages import EventSystem
+from edgefer.types import Frame, Lens
 
 
 class Manager:
@@ -258,7 +265,13 @@ def test_a_bundle_that_crashes_goes_back_and_then_the_visible_lens_goes_on_alone
     assert state["bundle"].startswith("default@1.0"), "the one that ships"
     assert state["quality"]["lenses"][1] == "lost", "visible only"
     assert state["label"] == "happiness"
-    manager.stop()
+    assert manager.process is not None
+    manager.process.send_signal(signal.SIGHUP)
+    for _ in range(2):  # its own, and the reload's
+        manager.until("READY=1")
+    manager.message("state/driver")
+    _, err = manager.stop()
+    assert [line for line in err.splitlines() if " -> " in line] == [], "a reload brings back nothing that crashed"
     assert Life(manager.state).record.running is False
 
 
@@ -308,3 +321,47 @@ def test_an_update_that_does_not_open_is_taken_back_at_the_start(manager: Manage
     assert "classifier.onnx" in event["detail"]
     assert manager.message("state/driver")["bundle"] == "default@1.1.0"
     manager.stop()
+
+
+# -- a stop in the worst case ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.broker
+def test_a_stop_with_camera_and_broker_hanging_takes_less_than_five_seconds(
+    mosquitto: Mosquitto, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A driver that does not come back, a broker that acknowledges nothing, a scrape endpoint: all bounds at once."""
+    never = threading.Event()
+
+    class Stuck(FakeSource):
+        def read(self, timeout_s: float) -> tuple[Frame, ...]:
+            never.wait(30)
+            return ()
+
+    config = build(
+        {
+            "publish": {"port": mosquitto.port},
+            "state": {"folder": str(tmp_path / "state"), "spool_mb": 1},
+            "health": {"prometheus_port": free_port()},
+        },
+        "test",
+    )
+    assert mosquitto._process is not None
+    rig = Rig([Stuck((Lens.VISIBLE,))], config.capture)
+    try:
+        with app.started(config, rig=rig) as pipeline:
+            while not pipeline.publisher.connected:
+                pipeline.step()
+            mosquitto._process.send_signal(signal.SIGSTOP)
+            stamper = pipeline.reporter.stamper
+            for _ in range(40):
+                pipeline.publisher.publish(stamper.message(EventSystem, kind="started"))
+            began = time.monotonic()
+        took = time.monotonic() - began
+    finally:
+        never.set()
+        mosquitto._process.send_signal(signal.SIGCONT)
+    print(f"stopped in {took:.2f} s")
+    assert "left behind" in caplog.text, "the camera did hang"
+    assert pipeline.publisher.counters()["spool_depth"] > 0, "and so did the broker"
+    assert took < 4.75, "0.25 s may pass before the loop sees the signal"

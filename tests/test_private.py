@@ -53,6 +53,21 @@ def test_what_is_not_is_a_line_with_its_remedy(name: str, mode: int, part: str, 
     assert lines[0].startswith(f"{files[name]}: {part} (mode {mode:04o}); chmod ")
 
 
+def test_the_configured_folders_count_and_a_password_in_the_configuration(files: dict[str, Path]) -> None:
+    """state.folder goes before the service manager's, and the bundles lie in it."""
+    own = files["state"].parent / "own"
+    for folder in (own, own / "bundles"):
+        folder.mkdir(mode=0o755)
+    files["state"].chmod(0o755)
+    files["edgefer.toml"].chmod(0o644)
+    capture = {"kind": "rtsp", "visible": "rtsp://eye:secret@192.0.2.7/live"}
+    settings = build({"state": {"folder": str(own)}, "capture": capture}, "test")
+    lines = list(findings(files["edgefer.toml"], settings))
+    assert [line.split(": ")[0] for line in lines] == [str(files["edgefer.toml"]), str(own), str(own / "bundles")]
+    assert "a camera's password" in lines[0]
+    assert "secret" not in lines[0]
+
+
 def test_credentials_are_the_service_managers_own(files: dict[str, Path]) -> None:
     settings = build({"publish": {"key_file": "$CREDENTIALS_DIRECTORY/client.key"}}, "test")
     assert list(findings(files["edgefer.toml"], settings)) == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import pytest
@@ -104,6 +105,63 @@ def test_a_bundle_that_answers_wrongly_here_is_refused_and_told_and_the_old_one_
     assert "golden" in str(event.detail)  # type: ignore[attr-defined]
     state = running.go(lambda m: isinstance(m, StateDriver))
     assert state.bundle.startswith("default@1.0")  # type: ignore[attr-defined]
+
+
+def test_a_reload_that_fails_half_way_leaves_the_bundle_for_the_next_one(
+    running: Running, w: Workshop, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The store names another bundle and the calibration is missing: neither is taken over, and both are later."""
+    w.store().install(w.real("1.1.0", 5))
+    w.store().activate("default@1.1.0")
+    good, opened = running.reloader._read(), list[Any]()
+    bad = good.model_copy(update={"align": good.align.model_copy(update={"calibration": "/nowhere.json"})})
+    running.reloader._read = lambda: bad
+    open_network = running.reloader._serving.open
+
+    def watched() -> Any:
+        opened.append(open_network())
+        opened[-1][1].close = lambda: opened.append("closed")
+        return opened[-1]
+
+    running.reloader._serving.open = watched  # type: ignore[method-assign]
+    running.reloader._requests.put(AGAIN)
+    running.go(lambda m: "everything stays as it is" in caplog.text)
+    assert opened[1:] == ["closed"]
+    assert running.pipeline.network is not opened[0][1]
+    running.reloader._serving.open = open_network  # type: ignore[method-assign]
+    running.reloader._read = lambda: good
+    running.reloader._requests.put(AGAIN)
+    running.go(system("bundle_activated"))
+    state = running.go(lambda m: isinstance(m, StateDriver) and m.valid)
+    assert state.bundle == "default@1.1.0"  # type: ignore[attr-defined]
+    told = [m for m in running.said if isinstance(m, EventSystem) and m.kind == "bundle_activated"]
+    assert len(told) == 1
+
+
+def test_what_serves_at_the_end_is_closed(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "face.png"), astronaut())
+    capture = {"kind": "picture", "source": str(tmp_path / "face.png")}
+    config = build({"capture": capture, "publish": {"kind": "stdout"}}, "test")
+    closed: list[str] = []
+
+    class New:
+        def __init__(self, name: str) -> None:
+            self.close = lambda: closed.append(name)
+
+    with app.started(config) as pipeline:
+        pipeline.network.close()
+        pipeline.network, pipeline.locator = New("network"), New("locator")  # type: ignore[assignment]
+    assert closed == ["locator", "network"]
+
+
+def test_a_cameras_password_is_in_no_line(caplog: pytest.LogCaptureFixture, running: Running) -> None:
+    config = running.reloader._read()
+    capture = config.capture.model_copy(update={"visible": "rtsp://eye:secret@192.0.2.7/live"})
+    running.reloader._read = lambda: config.model_copy(update={"capture": capture})
+    with caplog.at_level("INFO"):
+        running.reloader._requests.put(AGAIN)
+        running.go(lambda m: "reload: done" in caplog.text)
+    assert "capture.visible '' -> 'rtsp://192.0.2.7/live': needs a restart" in caplog.text
 
 
 def test_without_a_store_there_is_nothing_to_activate() -> None:

@@ -11,14 +11,16 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mosquitto_broker import BOUND_S, Mosquitto
+from mosquitto_broker import BOUND_S, Mosquitto, free_port
 from wire_samples import one_of_each, stamper
 
+from edgefer.cli import main
 from edgefer.config import Publish, State
-from edgefer.errors import EX_UNAVAILABLE
+from edgefer.errors import EX_CONFIG, EX_UNAVAILABLE
 from edgefer.messages import EventSystem, Meta, Status
 from edgefer.publish.mqtt import MqttPublisher
-from edgefer.watch.gaps import ANSWER_S, CHUNK, GRACE_S, TRIES, Ask, Gaps
+from edgefer.watch import Watcher
+from edgefer.watch.gaps import ANSWER_S, CHUNK, GRACE_S, STREAMS, TRIES, Ask, Gaps
 
 A, B = "0123abcd", "4567ef01"
 
@@ -77,6 +79,62 @@ def test_the_end_of_a_stream_is_told_by_health() -> None:
     gaps.tails({B: 7, A: 3})
     asks(gaps, 0)
     assert asks(gaps, GRACE_S) == [Ask(A, 2, 3)]
+
+
+def test_streams_of_before_are_history_also_when_an_event_comes_before_the_first_health() -> None:
+    """A device that is switched on while somebody watches: not all its past is asked for."""
+    gaps = Gaps()
+    hear(gaps, 1, stream=B)
+    gaps.tails({A: 900, B: 3})
+    asks(gaps, 0)
+    assert asks(gaps, GRACE_S) == [Ask(B, 2, 3)]
+
+
+def test_streams_are_bounded_whoever_names_them() -> None:
+    gaps = Gaps()
+    for n in range(3 * STREAMS):
+        gaps.tails({f"{n:08x}": 1})
+    assert len(gaps._streams) == STREAMS
+
+
+@pytest.mark.parametrize(
+    ("topic", "payload"),
+    [("event/driver", b'{"seq": 1}'), ("event/system", b'{"stream": "0123abcd", "seq": "x"}'), ("health", b"[1]x"),
+     ("health", b'{"events": null}'), ("state/driver", b"\xff")],
+)  # fmt: skip
+def test_what_is_no_message_is_said_and_passed_over(
+    topic: str, payload: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[object] = []
+    watcher = Watcher(Publish(), "car-1", told.append)
+    watcher.hear(topic, payload)
+    assert topic in caplog.text
+    watcher.hear("event/system", b'{"stream": "0123abcd", "seq": 5}')
+    assert len(told) == 1
+
+
+def test_a_broker_that_is_not_there_is_said_once(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "edgefer", "watch", "--port", str(free_port()), "--json"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        bound = threading.Timer(BOUND_S, process.kill)
+        bound.start()
+        line = process.stderr.readline()
+        bound.cancel()
+        process.terminate()
+        rest = process.stderr.read()
+    assert "cannot be reached" in line
+    assert "cannot be reached" not in rest
+
+
+def test_credentials_are_the_units_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`edgefer watch --config` with the unit's own file: named are the key and what to do."""
+    file = tmp_path / "edgefer.toml"
+    file.write_text('[publish]\nca_file = "$CREDENTIALS_DIRECTORY/ca.crt"\n')
+    assert main(["watch", "--config", str(file)]) == EX_CONFIG
+    said = capsys.readouterr().err
+    assert "'publish.ca_file'" in said
+    assert "name a file instead" in said
 
 
 def test_what_is_lost_is_not_asked_for() -> None:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from edgefer.capture.formats import Scale, narrowed
 from edgefer.capture.look import chroma_of
 from edgefer.capture.source import Clock
+from edgefer.config import without_password
 from edgefer.errors import CameraError
 from edgefer.types import U8, Frame, Lens, now_ns
 
@@ -94,13 +95,14 @@ class OpenCvSource:
     def _open_gstreamer(self) -> Any:
         if not _has_gstreamer():
             raise CameraError(
-                f"{self._device}: this OpenCV has no GStreamer; use the system's python3-opencv (JetPack brings one) "
+                f"{without_password(self._device)}: this OpenCV has no GStreamer; use the system's python3-opencv "
+                "(JetPack brings one) "
                 'or capture.kind = "v4l2" or "rtsp"'
             )
         capture = cv2.VideoCapture()
         pipeline = complete_pipeline(self._device, *self._wanted)
         if not _try_open(capture, pipeline, cv2.CAP_GSTREAMER, _LIMITS):
-            raise CameraError(f"{pipeline}: the pipeline does not start; try it with gst-launch-1.0")
+            raise CameraError(f"{without_password(pipeline)}: the pipeline does not start; try it with gst-launch-1.0")
         return capture
 
 
@@ -130,12 +132,6 @@ def complete_pipeline(text: str, width: int, height: int, fps: float) -> str:
         caps = f"video/x-raw(memory:NVMM),width={width},height={height},framerate={rate},format=NV12"
         return f"{text} ! {caps} ! nvvidconv ! video/x-raw,format=BGRx ! {sink}"
     return f"{text} ! decodebin ! videoscale ! video/x-raw,width={width},height={height} ! {sink}"
-
-
-def without_password(url: str) -> str:
-    """``url`` for a log line."""
-    scheme, found, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}" if found else url
 
 
 def convert(image: npt.NDArray[Any], lens: Lens) -> U8:

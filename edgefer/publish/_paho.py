@@ -42,6 +42,19 @@ def new_client(config: Publish, dev: str, connect_s: float, secrets: Secrets) ->
     return client
 
 
+def network_lives(client: Client) -> bool:
+    """Whether the thread of ``loop_start`` runs. paho has no call for it; a callback may never come."""
+    thread = client._thread
+    return thread is not None and thread.is_alive()
+
+
+def revive(client: Client) -> None:
+    """Another network thread; the pair of sockets that woke the dead one is closed, paho would forget it."""
+    client.loop_stop()
+    client._reset_sockets(sockpair_only=True)
+    client.loop_start()
+
+
 def properties(packet: str, **values: int) -> Properties:
     """MQTT 5 properties of a ``packet`` ("PUBLISH"), by their paho names."""
     from paho.mqtt.packettypes import PacketTypes

@@ -12,7 +12,6 @@ First deliveries are in the order of ``seq`` except after 16, a passing refusal 
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import sqlite3
 import threading
@@ -34,6 +33,8 @@ NOTICES = 64
 REPLAY_MAX = 1000
 """most events of one replay command; more are asked for in several"""
 REPLAY_QUEUE = 4000
+JOIN_S = 0.5
+"""a stop waits so much longer for a disk that hangs"""
 OTHERS = 4
 """places in the broker's receive maximum that events leave to status, meta, health and a response"""
 
@@ -73,7 +74,7 @@ class Courier:
         self._open_spool, self._link, self._limit = open_spool, link, queue_limit
         # What several threads touch, under _news:
         self._news = threading.Condition()
-        self._queue: deque[tuple[Message, int | None]] = deque()
+        self._queue: deque[tuple[Message, Loss | None]] = deque()
         self._verdicts: list[tuple[Token, int]] = []
         self._unstored: list[Range] = []
         self._asks: deque[Ask] = deque()
@@ -102,7 +103,7 @@ class Courier:
         """
         with self._news:
             if len(self._queue) < self._limit and not self._closing:
-                self._queue.append((message, settles.id if settles else None))
+                self._queue.append((message, settles))
             else:
                 if settles is not None:  # its range comes back: told twice rather than never
                     self._unstored.append((settles.stream, settles.first, settles.last, settles.count))
@@ -166,7 +167,7 @@ class Courier:
             self._closing, self._give_up = True, time.monotonic() + drain_s
             self._news.notify()
         if self._thread.ident is not None:
-            self._thread.join(drain_s + 1.0)
+            self._thread.join(drain_s + JOIN_S)
 
     # -- the thread -----------------------------------------------------------------------------------------------
 
@@ -246,22 +247,27 @@ class Courier:
         if self._unstored:
             self._record()
 
-    def _save(self, new: Sequence[Event], done: Collection[int], settled: Collection[int]) -> None:
+    def _save(self, new: Sequence[Event], done: Collection[int], settled: Collection[Loss]) -> None:
         """One transaction. A spool that takes nothing costs ``new``; a damaged one is replaced, ``new`` goes there."""
         if not (new or done or settled):
             return
         try:
             self._commit(new, done, settled)
         except SpoolFull:
-            with self._news:
-                for event in new:
-                    self._lose(event.stream, event.seq)
+            self._lose_all(new)
         except sqlite3.Error as e:
             self._replace(e)
-            with contextlib.suppress(SpoolFull, sqlite3.Error):
+            try:
                 self._commit(new, (), ())
+            except (SpoolFull, sqlite3.Error):
+                self._lose_all(new)
 
-    def _commit(self, new: Sequence[Event], done: Collection[int], settled: Collection[int]) -> None:
+    def _lose_all(self, events: Sequence[Event]) -> None:
+        with self._news:
+            for event in events:
+                self._lose(event.stream, event.seq)
+
+    def _commit(self, new: Sequence[Event], done: Collection[int], settled: Collection[Loss]) -> None:
         self._spool.commit(new, done, settled)
         with self._news:
             self._counts["events_committed"] += len(new)

@@ -38,7 +38,7 @@ from edgefer.messages import (
 from edgefer.publish import home_assistant
 from edgefer.publish._flight import Token
 from edgefer.publish._mqtt_parts import Ledger, Out, Tally
-from edgefer.publish._paho import new_client, properties
+from edgefer.publish._paho import network_lives, new_client, properties, revive
 from edgefer.publish._tls import Secrets
 from edgefer.publish.commands import KINDS, MAX_BYTES, Desk
 from edgefer.publish.courier import REPLAY_MAX, Ask, Courier, Notice
@@ -51,8 +51,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("edgefer.publish")
 
-DRAIN_S, CLOSE_S = 1.0, 1.5
-"""how long close() lets events go out, then waits for the last acknowledgement, and again for the network thread"""
+DRAIN_S, SAY_S, END_S = 0.75, 0.75, 0.5
+"""how long close() lets events go out, waits for the last acknowledgement, and for the network thread. A stop has five
+seconds, and a camera that hangs takes two of them"""
+TCP_S = 1.5
+"""a host that does not answer for this long is tried again"""
 CONNECT_S = 3.0
 """a broker that takes the connection and says nothing for this long is tried again"""
 UNSENT = 32
@@ -76,7 +79,6 @@ class MqttPublisher:
         self._will_delay_s = will_delay_s
         self._where = f"broker {config.host}" + ("" if config.host.startswith("/") else f":{config.port}")
         self._client: Client | None = None
-        self._network: threading.Thread | None = None
         self._meta: Meta | None = None
         self._secrets: Secrets | None = None
         self._ledger, self._tally, self._desk = Ledger(), Tally(), Desk()
@@ -136,19 +138,15 @@ class MqttPublisher:
 
     def renew(self) -> None:
         """New certificates or another password on disk: connect anew with them. The broker sees a short outage."""
-        link = self._client.socket() if self._client is not None else None
         if self._client is None or self._secrets is None or not self._secrets.renew():
             return
         if self._config.username:
             self._client.username_pw_set(self._config.username, self._secrets.password)
-        if link is not None:
-            with contextlib.suppress(OSError):
-                # Below TLS: SSLSocket.shutdown would drop its state under the network thread.
-                socket.socket.shutdown(link, socket.SHUT_RDWR)  # type: ignore[arg-type]
+        self._cut()
 
     def close(self, final: Status) -> None:
         """Send what can be sent, say ``final`` (with this connection's session number), disconnect, join: at most
-        DRAIN_S + 2 x CLOSE_S."""
+        DRAIN_S + SAY_S + END_S, and courier.JOIN_S with a disk that hangs."""
         self._courier.close(DRAIN_S)
         client, self._closing = self._client, True
         if client is None:
@@ -158,12 +156,12 @@ class MqttPublisher:
         info = self._send(final.model_copy(update={"session": self._session})) if self._connected else None
         with contextlib.suppress(ValueError, RuntimeError):  # paho's words for: will never be published
             if info is not None:
-                info.wait_for_publish(CLOSE_S)
+                info.wait_for_publish(SAY_S)
         client.disconnect()
         # paho's join has no bound, and its thread may hang in a TLS handshake.
         stopper = threading.Thread(target=client.loop_stop, name="mqtt-stop", daemon=True)
         stopper.start()
-        stopper.join(CLOSE_S)
+        stopper.join(END_S)
         self._client, self._connected = None, False
 
     @property
@@ -183,7 +181,7 @@ class MqttPublisher:
 
     def _build(self) -> Client:
         self._secrets = Secrets(self._config)
-        client = new_client(self._config, self._dev, CLOSE_S, self._secrets)
+        client = new_client(self._config, self._dev, TCP_S, self._secrets)
         client.on_pre_connect = self._on_pre_connect
         client.on_socket_open = self._on_socket_open
         client.on_connect = self._on_connect
@@ -282,13 +280,11 @@ class MqttPublisher:
         if trying is not None and time.monotonic() - trying > CONNECT_S:
             self._trying_since = None
             self._cut()
-        if self._network is not None and not self._network.is_alive() and self._client is not None:
+        if self._client is not None and not network_lives(self._client):
             log.error("%s: the network thread has died; starting another", self._where)
             self._tally.add("net_restarts")
-            self._network = None
-            self._client.loop_stop()
             self._cut()
-            self._client.loop_start()
+            revive(self._client)
 
     def stalled(self) -> None:
         """For the courier: connected, and nothing is acknowledged."""
@@ -348,7 +344,6 @@ class MqttPublisher:
     # -- callbacks of paho's thread -------------------------------------------------------------------------------
 
     def _on_pre_connect(self, client: Client, _userdata: Any) -> None:
-        self._network = threading.current_thread()
         if self._secrets is not None and self._secrets.renew() and self._config.username:
             client.username_pw_set(self._config.username, self._secrets.password)
         # A fresh number for every attempt: a will of an older connection is recognised by its lower one.
@@ -369,12 +364,16 @@ class MqttPublisher:
         self._tally.add("connects")
         self._ever_connected, self._outage_told = True, False
         self._send(self._stamper.message(Status, state="online", session=self._session))
-        if self._meta is not None:
-            self._send(self._meta)
+        said = self._meta
+        if said is not None:
+            self._send(said)
+        self._subscribe()
+        self._connected = True  # after these, so that nothing overtakes status and meta
+        # What the pipeline's thread changed while it was not connected yet is looked at once more.
         if self._private:
             self._clear_state()
-        self._subscribe()
-        self._connected = True  # last, so that nothing overtakes status and meta
+        if self._meta is not None and self._meta is not said:
+            self._send(self._meta)
         self._courier.link(True, getattr(properties, "ReceiveMaximum", 65535))
 
     def _refused(self, reason: ReasonCode) -> None:

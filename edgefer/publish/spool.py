@@ -1,14 +1,10 @@
-"""Store and forward of events: one SQLite file in WAL mode, synchronous=FULL, bounded, its space reserved beforehand.
+"""Store and forward of events: one SQLite file in WAL mode, synchronous=FULL, bounded, its space reserved beforehand
+(:mod:`edgefer.publish._spool_file`).
 
 An event is **committed** once the transaction that holds it was synced to the disk; only committed events are sent.
 From then on it is delivered at least once, or its loss is on record as a range of sequence numbers. Events of one
 stream are stored, and first sent, in the order of ``seq``. What was delivered stays for replay until its place is
 needed: the oldest go first, delivered or not, and those that were not delivered become losses.
-
-Why the space is reserved: a WAL database on a full disk can neither check its log in nor delete. So the file is made
-at its full size (a smaller one when the disk has no more), and the log is written once over its whole length at every
-opening; after that, nothing others do to the disk takes the spool's place away. The size counts when the file is
-made.
 
 One thread opens and uses a Spool; see :mod:`edgefer.publish.courier`.
 """
@@ -17,23 +13,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
-import os
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-log = logging.getLogger("edgefer.publish")
+from edgefer.publish._spool_file import FILE, PAGE, attach, create, in_memory, is_full, set_aside
 
-FILE = "spool.db"
-PAGE = 4096
-VERSION = 1
-MIN_PAGES = 64
-"""a spool smaller than this (256 KiB) is not worth having: events are held in memory instead"""
-MEMORY_BYTES = 4 << 20
-"""bound of a spool that has no file"""
 BATCH = 64
 """most events of one transaction"""
 DROP = 128
@@ -42,16 +29,6 @@ TAILS = 4
 """streams (starts of the daemon) whose highest number is told"""
 MAX_LOSSES = 256
 """ranges on record; more are merged, stream by stream"""
-TABLES = """
-CREATE TABLE event(id INTEGER PRIMARY KEY AUTOINCREMENT, stream TEXT NOT NULL, seq INTEGER NOT NULL,
-                   topic TEXT NOT NULL, payload BLOB NOT NULL, done INTEGER NOT NULL DEFAULT 0);
-CREATE UNIQUE INDEX numbered ON event(stream, seq);
-CREATE INDEX waiting ON event(id) WHERE done = 0;
-CREATE TABLE loss(id INTEGER PRIMARY KEY AUTOINCREMENT, stream TEXT NOT NULL, first INTEGER NOT NULL,
-                  last INTEGER NOT NULL, count INTEGER NOT NULL);
-CREATE TABLE reserve(id INTEGER PRIMARY KEY, x BLOB);
-"""
-
 
 Range = tuple[str, int, int, int]
 """stream, first, last, count"""
@@ -103,25 +80,25 @@ class Spool:
 
     def _open(self, folder: Path | None, size_bytes: int) -> sqlite3.Connection:
         if folder is None:
-            return _memory()
+            return in_memory()
         try:
             return self._open_file(folder / FILE, size_bytes // PAGE)
         except (sqlite3.Error, OSError) as e:
             self.trouble = f"{folder / FILE}: {e}; events are held in memory until the next start"
-            return _memory()
+            return in_memory()
 
     def _open_file(self, path: Path, pages: int) -> sqlite3.Connection:
         if not path.exists():
-            _create(path, pages)
+            create(path, pages)
         try:
-            return _attach(path)
+            return attach(path)
         except sqlite3.OperationalError:
             raise  # locked, read-only, disk full: the content may be sound
         except sqlite3.DatabaseError as e:
             aside = set_aside(path)
             self.trouble = f"{path}: {e}; set aside as {aside.name}, begun anew; what it held is not known"
-            _create(path, pages)
-            return _attach(path)
+            create(path, pages)
+            return attach(path)
 
     def close(self) -> None:
         with contextlib.suppress(sqlite3.Error):
@@ -129,7 +106,7 @@ class Spool:
 
     # -- writing ------------------------------------------------------------------------------------------------
 
-    def commit(self, new: Sequence[Event], done: Collection[int] = (), settled: Collection[int] = ()) -> None:
+    def commit(self, new: Sequence[Event], done: Collection[int] = (), settled: Collection[Loss] = ()) -> None:
         """Mark the rows ``done``; store ``new`` (BATCH at most) and strike the losses ``settled``: all or nothing.
 
         Makes room by dropping the oldest. Raises SpoolFull; sqlite3.Error when the file has become unusable.
@@ -147,7 +124,7 @@ class Spool:
             self.tails[event.stream] = event.seq
         while len(self.tails) > TAILS:
             del self.tails[next(iter(self.tails))]
-        self._handed.difference_update(settled)
+        self._handed.difference_update(loss.id for loss in settled)
 
     def _making_room(self, work: Callable[[], int]) -> int:
         """``work`` in a transaction, again after dropping the oldest for as long as the spool is full."""
@@ -156,16 +133,18 @@ class Spool:
                 with self._transaction():
                     return work()
             except sqlite3.OperationalError as e:
-                if not _is_full(e):
+                if not is_full(e):
                     raise
                 if not self._drop_oldest():
                     raise SpoolFull(str(e)) from None
 
-    def _write(self, rows: list[tuple[str, int, str, bytes]], done: Collection[int], settled: Collection[int]) -> int:
+    def _write(self, rows: list[tuple[str, int, str, bytes]], done: Collection[int], settled: Collection[Loss]) -> int:
         """Returns the change of depth."""
         many = self._db.executemany
         finished = many("UPDATE event SET done = 1 WHERE id = ? AND done = 0", [(i,) for i in done]).rowcount
-        many("DELETE FROM loss WHERE id = ?", [(i,) for i in settled])
+        # By its range as well: after damage the ids of another spool mean other losses.
+        where = "id = ? AND stream = ? AND first = ? AND last = ?"
+        many(f"DELETE FROM loss WHERE {where}", [(x.id, x.stream, x.first, x.last) for x in settled])
         stored = many("INSERT OR IGNORE INTO event(stream, seq, topic, payload) VALUES (?, ?, ?, ?)", rows).rowcount
         return max(0, stored) - max(0, finished)
 
@@ -273,101 +252,3 @@ def _reported(event: Event) -> list[Range]:
         return []
     said = json.loads(event.payload)
     return [(said["lost_stream"], said["first"], said["last"], said["count"])] if "lost_stream" in said else []
-
-
-def set_aside(path: Path) -> Path:
-    """Rename a damaged spool, its log included; an older damaged one makes room. Returns the new name."""
-    for suffix in ("-wal", "-shm", "-journal", ""):
-        old, new = Path(f"{path}{suffix}"), Path(f"{path}.damaged{suffix}")
-        if old.exists():
-            os.replace(old, new)
-    return Path(f"{path}.damaged")
-
-
-def _memory() -> sqlite3.Connection:
-    db = sqlite3.connect(":memory:", isolation_level=None)
-    db.execute(f"PRAGMA max_page_count = {MEMORY_BYTES // PAGE}")
-    db.executescript(TABLES)
-    return db
-
-
-def _attach(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=1.0, isolation_level=None)
-    try:
-        _prepare(db)
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-def _prepare(db: sqlite3.Connection) -> None:
-    db.execute("PRAGMA locking_mode = EXCLUSIVE")  # one daemon a spool, and no -shm file
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")
-    db.execute("PRAGMA cache_size = -1024")
-    pages = int(db.execute("PRAGMA page_count").fetchone()[0])
-    db.execute(f"PRAGMA max_page_count = {pages}")
-    log_pages = _log_pages(pages)
-    db.execute(f"PRAGMA wal_autocheckpoint = {log_pages}")
-    db.execute(f"PRAGMA journal_size_limit = {4 * log_pages * PAGE}")
-    if db.execute("PRAGMA user_version").fetchone()[0] != VERSION:
-        raise sqlite3.DatabaseError("not a spool of this version")
-    found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if found != "ok":
-        raise sqlite3.DatabaseError(" ".join(str(found).split()))
-    db.execute("UPDATE reserve SET x = randomblob(length(x))")  # writes the log over its whole length: it is ours now
-    db.execute("PRAGMA wal_checkpoint(PASSIVE)")
-
-
-def _log_pages(pages: int) -> int:
-    return max(16, min(256, pages // 8))
-
-
-def _create(path: Path, pages: int) -> None:
-    """A new spool of ``pages`` pages, or half, a quarter ... of it: as much as the disk gives. All or nothing."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    fresh = Path(f"{path}.new")
-    while True:
-        try:
-            _forget(fresh)
-            _fill(fresh, pages)
-            break
-        except sqlite3.OperationalError as e:
-            _forget(fresh)
-            if not _is_full(e) or pages // 2 < MIN_PAGES:
-                raise
-            pages //= 2
-    os.replace(fresh, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _fill(path: Path, pages: int) -> None:
-    """Tables, free pages, and one try of the log, so that the disk is known to have room for both."""
-    os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
-    db = sqlite3.connect(path, isolation_level=None)
-    try:
-        db.executescript(f"PRAGMA page_size = {PAGE}; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {TABLES}")
-        db.execute("INSERT INTO reserve VALUES (1, zeroblob(?))", (2 * _log_pages(pages) * PAGE,))
-        rest = pages - int(db.execute("PRAGMA page_count").fetchone()[0]) - 1
-        db.execute("INSERT INTO reserve VALUES (2, zeroblob(?))", (max(0, rest) * (PAGE - 16),))
-        db.execute("DELETE FROM reserve WHERE id = 2")
-        db.execute(f"PRAGMA user_version = {VERSION}")
-        _prepare(db)
-    finally:
-        db.close()
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def _forget(path: Path) -> None:
-    for suffix in ("", "-wal", "-shm", "-journal"):
-        Path(f"{path}{suffix}").unlink(missing_ok=True)
-
-
-def _is_full(error: sqlite3.Error) -> bool:
-    return "is full" in str(error)

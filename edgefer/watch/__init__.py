@@ -22,6 +22,7 @@ from edgefer.errors import ServiceError
 from edgefer.messages import ROOT, Replay, encode
 from edgefer.publish._mqtt_parts import read_password, tls_context
 from edgefer.publish._paho import properties
+from edgefer.publish._tls import resolved
 from edgefer.watch.gaps import Ask, Gaps
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ class Watcher:
         self.gaps = Gaps(from_start)
         self._asked: dict[str, Ask] = {}
         self._inbox: queue.SimpleQueue[tuple[str, bytes]] = queue.SimpleQueue()
-        self._fault = ""
+        self._where = f"broker {config.host}" + ("" if config.host.startswith("/") else f":{config.port}")
+        self._fault, self._outage_told = "", False
         self._client: Client | None = None
 
     def run(self, should_stop: Callable[[], bool]) -> None:
@@ -71,12 +73,13 @@ class Watcher:
                 self._ask(ask)
 
     def hear(self, topic: str, payload: bytes) -> None:
-        """One message; ``topic`` below the device. What is not JSON is told and passed over."""
+        """One message; ``topic`` below the device. What is not of this wire format is said and passed over."""
         try:
-            said = json.loads(payload) if payload else None
-        except ValueError:
-            log.warning("%s: not JSON", topic)
-            return
+            self._take(topic, json.loads(payload) if payload else None)
+        except (ValueError, KeyError, TypeError, AttributeError) as e:
+            log.warning("%s: not a message of %s: %s", topic, self._root, type(e).__name__)
+
+    def _take(self, topic: str, said: Any) -> None:
         if not isinstance(said, dict):  # empty: a retained message was taken back
             self._tell({"topic": topic, "payload": said})
             return
@@ -124,23 +127,36 @@ class Watcher:
         from paho.mqtt.enums import CallbackAPIVersion
 
         five = self._config.protocol == "5"
-        client = paho.Client(CallbackAPIVersion.VERSION2, protocol=paho.MQTTv5 if five else paho.MQTTv311)
+        client = paho.Client(
+            CallbackAPIVersion.VERSION2,
+            transport="unix" if self._config.host.startswith("/") else "tcp",
+            protocol=paho.MQTTv5 if five else paho.MQTTv311,
+        )
         client.suppress_exceptions = True
         client.reconnect_delay_set(1, self._config.reconnect_s)
-        if self._config.username:
-            client.username_pw_set(self._config.username, read_password(self._config))
-        context = tls_context(self._config)
+        files = resolved(self._config)
+        if files.username:
+            client.username_pw_set(files.username, read_password(files))
+        context = tls_context(files)
         if context is not None:
             client.tls_set_context(context)
         client.on_connect = self._on_connect
+        client.on_connect_fail = self._on_connect_fail
         client.on_message = self._on_message
         return client
 
+    def _on_connect_fail(self, _c: Client, _u: Any) -> None:
+        if not self._outage_told:
+            self._outage_told = True
+            log.warning("%s cannot be reached: %s; trying on", self._where, sys.exc_info()[1])
+
     def _on_connect(self, client: Client, _u: Any, _f: Any, reason: Any, _p: Any) -> None:
         if reason.is_failure:
-            self._fault = f"broker {self._config.host}:{self._config.port} refuses the connection: {reason}"
+            self._fault = f"{self._where} refuses the connection: {reason}; check the user name and the broker's ACL"
             return
-        for branch in ("status", "meta", "state/#", "event/#", "health", "rsp/#"):
+        self._outage_told = False
+        # The retained health before any event: it says which streams are history.
+        for branch in ("health", "status", "meta", "state/#", "event/#", "rsp/#"):
             client.subscribe(self._root + branch, qos=1)
 
     def _on_message(self, _c: Client, _u: Any, message: MQTTMessage) -> None:

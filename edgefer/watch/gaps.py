@@ -82,6 +82,7 @@ class Gaps:
     def __init__(self, from_start: bool = False) -> None:
         self._from_start = from_start
         self._streams: OrderedDict[str, Stream] = OrderedDict()
+        self._met = False
         self.duplicates = self.given_up = self.heard = 0
 
     def take(self, stream: str, seq: int) -> bool:
@@ -91,10 +92,10 @@ class Gaps:
         self.duplicates += not new
         return new
 
-    def _stream(self, name: str, before: int) -> Stream:
+    def _stream(self, name: str, before: int, history: bool = False) -> Stream:
         """The first stream ever heard begins where it was met; a later one is new since then, so at its start."""
         if name not in self._streams:
-            start = 0 if self._from_start or self._streams else before
+            start = 0 if self._from_start or (self._streams and not history) else before
             self._streams[name] = Stream(upto=start, tail=start)
             while len(self._streams) > STREAMS:
                 self._streams.popitem(last=False)
@@ -108,11 +109,10 @@ class Gaps:
         return gone
 
     def tails(self, tails: Mapping[str, int]) -> None:
-        """What ``health`` says there is. The streams of the first health ever heard are history."""
-        history = not self._streams and not self._from_start
+        """What ``health`` says there is. Streams that the first health ever names and nobody has heard are history."""
+        history, self._met = not self._met and not self._from_start, True
         for name, tail in tails.items():
-            start = tail if history else 0
-            known = self._streams.setdefault(name, Stream(upto=start, tail=start))
+            known = self._stream(name, tail, history)
             known.tail = max(known.tail, tail)
 
     def due(self, now: float) -> Iterator[Ask]:

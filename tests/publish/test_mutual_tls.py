@@ -23,6 +23,7 @@ from fleet import SCRIPT, Fleet, fleet_ca, secured
 from locate_portraits import astronaut
 from mosquitto_broker import BOUND_S, MakeMosquitto, Mosquitto
 from paho.mqtt.enums import CallbackAPIVersion
+from torture import EPOCH, Source, wall_clock
 from wire_samples import one_of_each, stamper
 
 from edgefer import config
@@ -357,3 +358,30 @@ def test_its_certificates_pass_the_strict_rules_of_newer_pythons(ca: Fleet) -> N
                str(ca.folder / "localhost.crt")]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_clock_that_comes_right_brings_the_connection_within_ten_seconds(
+    broker: Mosquitto, ca: Fleet, monitor: Monitor, tmp_path: Path
+) -> None:
+    """In 1970 no certificate is valid yet: events wait in the spool until the clock is set."""
+    clock = tmp_path / "clock"
+    clock.write_text(EPOCH)
+    tls = ca.files("car-1").values()
+    command = ("--host", "localhost", "--every", "0.1", "--tls", *tls)
+    source = Source(broker.port, tmp_path / "state", *command, env=wall_clock(clock))
+    try:
+        assert source.process.stderr is not None
+        assert "certificate is not yet valid" in source.process.stderr.readline()
+        assert monitor.said("car-1/event/driver") == []
+        clock.write_text("+0")
+        began = time.monotonic()
+        until(lambda: monitor.said("car-1/event/driver", seq=1))
+        took = time.monotonic() - began
+        assert monitor.said("car-1/event/driver", seq=1)[0]["ts"].startswith("1970-01-01"), "from before it was right"
+        until(lambda: monitor.said("car-1/event/system", kind="clock_step"))
+        assert source.end()["connects"] == 1
+    finally:
+        source.process.kill()
+        source.process.communicate()
+    print(f"up after {took:.1f} s")
+    assert took <= 10

@@ -15,8 +15,9 @@ from wire_samples import stamper
 
 from edgefer.messages import EventSystem
 from edgefer.publish._flight import HOLD_S, MAX_HOLD_S, NOTE_S, PROGRESS_S, WINDOW, Flight
+from edgefer.publish._spool_file import FILE
 from edgefer.publish.courier import Ask, Courier
-from edgefer.publish.spool import BATCH, FILE, MAX_LOSSES, Event, Spool
+from edgefer.publish.spool import BATCH, MAX_LOSSES, Event, Spool
 
 MIB = 1 << 20
 A, B = "0123abcd", "4567ef01"
@@ -87,7 +88,7 @@ def test_a_report_of_a_loss_that_is_lost_itself_brings_its_range_back(spool: Cal
     one.lose([(B, 7, 9, 3)])
     (loss,) = one.hand_losses(10)
     report = b'{"kind":"spool_lost","lost_stream":"%s","first":7,"last":9,"count":3}' % B.encode()
-    one.commit([Event(A, 1, "event/system", report)], settled=[loss.id])
+    one.commit([Event(A, 1, "event/system", report)], settled=[loss])
     assert one.hand_losses(10) == []
     made = 1
     while not one.dropped:
@@ -95,6 +96,18 @@ def test_a_report_of_a_loss_that_is_lost_itself_brings_its_range_back(spool: Cal
         made += BATCH
     told = {(r.stream, r.first, r.last, r.count) for r in one.hand_losses(10)}
     assert told == {(B, 7, 9, 3), (A, 1, one.dropped, one.dropped)}
+
+
+def test_a_report_from_before_the_damage_strikes_no_loss_of_the_new_spool(spool: Callable[..., Spool]) -> None:
+    old, new = spool(None), spool(None)
+    old.lose([(B, 7, 9, 3)])
+    new.lose([(A, 1, 2, 2)])
+    (before,), (after,) = old.hand_losses(10), new.hand_losses(10)
+    assert before.id == after.id
+    new.commit(events(3, 1), settled=[before])
+    assert new._one("SELECT count(*) FROM loss") == 1, "not told yet: it stays on record"
+    new.commit(events(4, 1), settled=[after])
+    assert new._one("SELECT count(*) FROM loss") == 0
 
 
 def test_losses_on_record_are_bounded_by_merging(spool: Callable[..., Spool]) -> None:
@@ -398,6 +411,30 @@ def test_a_file_that_goes_bad_while_running_is_replaced(far: Far, tmp_path: Path
     assert b'"seq":2' in far.sent[-1][1]
     assert len(spools) == 2
     assert courier.fault == ""
+
+
+def test_what_not_even_another_file_takes_is_lost_and_on_record(far: Far) -> None:
+    clock = stamper()
+
+    def malformed(*_: object) -> None:
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+    def refusing() -> Spool:
+        one = Spool(None, 0)
+        one.commit = malformed  # type: ignore[method-assign]
+        return one
+
+    courier = start(far, refusing)
+    courier.link(True)
+    courier.put(clock.message(EventSystem, kind="started"))
+    tick = threading.Event()
+    for _ in range(500):
+        if (notices := courier.notices()) or tick.wait(0.01):
+            break
+    (loss,) = [n.loss for n in notices if n.loss]
+    assert (loss.stream, loss.first, loss.count) == (clock.stream, 1, 1)
+    assert courier.counters()["events_lost"] == 1
+    assert far.sent == []
 
 
 def test_a_replay_is_marked_and_says_how_much_is_here(far: Far) -> None:

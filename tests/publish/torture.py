@@ -18,11 +18,25 @@ from pathlib import Path
 from typing import Any
 
 import paho.mqtt.client as paho
+import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 TOOLS = Path(__file__).parents[1] / "tools"
 BOUND_S = 30.0
 Key = tuple[str, int]
+LIBFAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
+EPOCH = "1970-01-01 00:01:00"
+
+
+def wall_clock(file: Path) -> dict[str, str]:
+    """The environment of a process whose wall clock is what ``file`` says, now and whenever it says otherwise."""
+    if LIBFAKETIME is None:
+        assert os.environ.get("CI") != "true", "libfaketime is not installed, and on CI its tests must run"
+        pytest.skip("libfaketime is not installed (apt install faketime)")
+    return {
+        "LD_PRELOAD": str(LIBFAKETIME), "FAKETIME_TIMESTAMP_FILE": str(file), "FAKETIME_NO_CACHE": "1",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1", "FAKETIME_DISABLE_SHM": "1",
+    }  # fmt: skip
 
 
 class Heard:

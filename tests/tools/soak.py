@@ -22,6 +22,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import islice
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -130,10 +132,10 @@ def look(pid: int, began: float, ear: Ear) -> Sample:
 
 
 @contextmanager
-def service(folder: Path, port: int, drive_s: float) -> Iterator[subprocess.Popen[bytes]]:
-    """``edgefer run`` on a drive of ``drive_s`` seconds that repeats for ever."""
-    with Recorder(folder / "drive", fps=clip.FPS) as recorder:
-        for _, frames in clip.render(drive_s):
+def service(folder: Path, port: int, drive_s: float, every: int) -> Iterator[subprocess.Popen[bytes]]:
+    """``edgefer run`` on a drive of ``drive_s`` seconds that repeats for ever; ``every`` n-th moment of it."""
+    with Recorder(folder / "drive", fps=clip.FPS / every) as recorder:
+        for _, frames in islice(clip.render(drive_s), 0, None, every):
             for frame in frames:
                 recorder.write(frame)
     config = folder / "edgefer.toml"
@@ -149,8 +151,11 @@ def service(folder: Path, port: int, drive_s: float) -> Iterator[subprocess.Pope
         process.wait(30)
 
 
-def soak(seconds: float, drive_s: float = clip.SECONDS, samples: int = 600) -> dict[str, Any]:
-    """Run, look ``samples`` times, judge. The report: ``verdict``, ``arrived``, ``samples``."""
+def soak(
+    seconds: float, drive_s: float = clip.SECONDS, samples: int = 600, simulated_s: float = inf, every: int = 1
+) -> dict[str, Any]:
+    """Run for ``seconds``, or until ``simulated_s`` of the drive have passed; look at ``samples`` moments of
+    ``seconds``; judge. The report: ``verdict``, ``arrived``, ``samples``."""
     binary = shutil.which("mosquitto", path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
     if binary is None:
         raise SystemExit("soak: mosquitto is not installed (apt install mosquitto)")
@@ -159,8 +164,8 @@ def soak(seconds: float, drive_s: float = clip.SECONDS, samples: int = 600) -> d
         broker.start()
         ear = Ear(broker.port)
         try:
-            with service(Path(name), broker.port, drive_s) as process:
-                taken = _watch(process, ear, seconds, samples)
+            with service(Path(name), broker.port, drive_s, every) as process:
+                taken = _watch(process, ear, (seconds, simulated_s), samples)
             ended = process.returncode
         finally:
             ear.close()
@@ -168,11 +173,12 @@ def soak(seconds: float, drive_s: float = clip.SECONDS, samples: int = 600) -> d
     return _report(taken, ear, ended)
 
 
-def _watch(process: subprocess.Popen[bytes], ear: Ear, seconds: float, samples: int) -> list[Sample]:
+def _watch(process: subprocess.Popen[bytes], ear: Ear, ends: tuple[float, float], samples: int) -> list[Sample]:
+    seconds, simulated_s = ends
     if not ear.first_health.wait(START_S):
         raise SystemExit("soak: the service sends no health message")
-    began, taken = time.monotonic(), []
-    while (now := time.monotonic() - began) < seconds:
+    began, hours, taken = time.monotonic(), ear.hours, list[Sample]()
+    while (now := time.monotonic() - began) < seconds and (ear.hours - hours) * 3600 < simulated_s:
         if process.poll() is not None:
             raise SystemExit(f"soak: the service ended with {process.returncode} after {now:.0f} s")
         taken.append(look(process.pid, began, ear))
@@ -202,9 +208,11 @@ def _report(taken: list[Sample], ear: Ear, ended: int) -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(description="The service in accelerated time, watched from outside.")
     parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--simulated-minutes", type=float, default=inf, help="end earlier, after so much of the drive")
+    parser.add_argument("--every", type=int, default=1, help="every n-th frame of the drive: n times as fast (1)")
     parser.add_argument("--report", type=Path, default=Path("soak.json"), help="kept here (soak.json)")
     args = parser.parse_args()
-    report = soak(args.minutes * 60)
+    report = soak(args.minutes * 60, simulated_s=args.simulated_minutes * 60, every=args.every)
     args.report.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps({k: v for k, v in report.items() if k != "samples"}, indent=1))
     return 0 if all(report["verdict"]["passed"].values()) and report["exit_code"] == 0 else 1

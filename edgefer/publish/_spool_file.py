@@ -1,0 +1,131 @@
+"""The spool's file: made, opened, looked through, set aside.
+
+Why the space is reserved: a WAL database on a full disk can neither check its log in nor delete. So the file is made
+at its full size (a smaller one when the disk has no more), and the log is written once over its whole length at every
+opening; after that, nothing others do to the disk takes the spool's place away. The size counts when the file is
+made.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from pathlib import Path
+
+FILE = "spool.db"
+PAGE = 4096
+VERSION = 1
+MIN_PAGES = 64
+"""a spool smaller than this (256 KiB) is not worth having: events are held in memory instead"""
+MEMORY_BYTES = 4 << 20
+"""bound of a spool that has no file"""
+TABLES = """
+CREATE TABLE event(id INTEGER PRIMARY KEY AUTOINCREMENT, stream TEXT NOT NULL, seq INTEGER NOT NULL,
+                   topic TEXT NOT NULL, payload BLOB NOT NULL, done INTEGER NOT NULL DEFAULT 0);
+CREATE UNIQUE INDEX numbered ON event(stream, seq);
+CREATE INDEX waiting ON event(id) WHERE done = 0;
+CREATE TABLE loss(id INTEGER PRIMARY KEY AUTOINCREMENT, stream TEXT NOT NULL, first INTEGER NOT NULL,
+                  last INTEGER NOT NULL, count INTEGER NOT NULL);
+CREATE TABLE reserve(id INTEGER PRIMARY KEY, x BLOB);
+"""
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged spool, its log included; an older damaged one makes room. Returns the new name."""
+    for suffix in ("-wal", "-shm", "-journal", ""):
+        old, new = Path(f"{path}{suffix}"), Path(f"{path}.damaged{suffix}")
+        if old.exists():
+            os.replace(old, new)
+    return Path(f"{path}.damaged")
+
+
+def in_memory() -> sqlite3.Connection:
+    """A spool that is gone with the process, bounded as well."""
+    db = sqlite3.connect(":memory:", isolation_level=None)
+    db.execute(f"PRAGMA max_page_count = {MEMORY_BYTES // PAGE}")
+    db.executescript(TABLES)
+    return db
+
+
+def attach(path: Path) -> sqlite3.Connection:
+    """The spool in ``path``, looked through and with its log written. Raises sqlite3.Error."""
+    db = sqlite3.connect(path, timeout=1.0, isolation_level=None)
+    try:
+        _prepare(db)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _prepare(db: sqlite3.Connection) -> None:
+    db.execute("PRAGMA locking_mode = EXCLUSIVE")  # one daemon a spool, and no -shm file
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute("PRAGMA cache_size = -1024")
+    pages = int(db.execute("PRAGMA page_count").fetchone()[0])
+    db.execute(f"PRAGMA max_page_count = {pages}")
+    log_pages = _log_pages(pages)
+    db.execute(f"PRAGMA wal_autocheckpoint = {log_pages}")
+    db.execute(f"PRAGMA journal_size_limit = {4 * log_pages * PAGE}")
+    if db.execute("PRAGMA user_version").fetchone()[0] != VERSION:
+        raise sqlite3.DatabaseError("not a spool of this version")
+    found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise sqlite3.DatabaseError(" ".join(str(found).split()))
+    db.execute("UPDATE reserve SET x = randomblob(length(x))")  # writes the log over its whole length: it is ours now
+    db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+
+def _log_pages(pages: int) -> int:
+    return max(16, min(256, pages // 8))
+
+
+def create(path: Path, pages: int) -> None:
+    """A new spool of ``pages`` pages, or half, a quarter ... of it: as much as the disk gives. All or nothing."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fresh = Path(f"{path}.new")
+    while True:
+        try:
+            _forget(fresh)
+            _fill(fresh, pages)
+            break
+        except sqlite3.OperationalError as e:
+            _forget(fresh)
+            if not is_full(e) or pages // 2 < MIN_PAGES:
+                raise
+            pages //= 2
+    os.replace(fresh, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _fill(path: Path, pages: int) -> None:
+    """Tables, free pages, and one try of the log, so that the disk is known to have room for both."""
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+    db = sqlite3.connect(path, isolation_level=None)
+    try:
+        db.executescript(f"PRAGMA page_size = {PAGE}; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {TABLES}")
+        db.execute("INSERT INTO reserve VALUES (1, zeroblob(?))", (2 * _log_pages(pages) * PAGE,))
+        rest = pages - int(db.execute("PRAGMA page_count").fetchone()[0]) - 1
+        db.execute("INSERT INTO reserve VALUES (2, zeroblob(?))", (max(0, rest) * (PAGE - 16),))
+        db.execute("DELETE FROM reserve WHERE id = 2")
+        db.execute(f"PRAGMA user_version = {VERSION}")
+        _prepare(db)
+    finally:
+        db.close()
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _forget(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        Path(f"{path}{suffix}").unlink(missing_ok=True)
+
+
+def is_full(error: sqlite3.Error) -> bool:
+    """Whether the file, or the disk, has no more room."""
+    return "is full" in str(error)
