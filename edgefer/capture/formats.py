@@ -89,11 +89,11 @@ def decode(
     if code not in _BYTES:
         raise CameraError(f"the pixel format {code!r} is not understood; use one of {', '.join(FORMATS)}")
     rows = _rows(raw, code, size, stride)
-    grey_out = out if lens is Lens.INFRARED else None
     if code in DEPTHS:
+        grey_out = out if lens is Lens.INFRARED else None
         return _grey_to(lens, narrowed(rows.view("<u2"), DEPTHS[code], scale, grey_out), out)
     if code == "GREY":
-        return _grey_to(lens, _copied(rows, grey_out), out)
+        return _copied(rows, out) if lens is Lens.INFRARED else _grey_to(lens, rows, out)
     return _colour(rows, code, size, lens, out)
 
 

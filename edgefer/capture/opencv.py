@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 import cv2
@@ -10,6 +11,7 @@ import numpy.typing as npt
 
 from edgefer.capture.formats import Scale, narrowed
 from edgefer.capture.look import chroma_of
+from edgefer.capture.pool import FramePool
 from edgefer.capture.source import Clock
 from edgefer.errors import CameraError
 from edgefer.types import U8, Frame, Lens, now_ns
@@ -37,6 +39,8 @@ class OpenCvSource:
         self._clock = clock
         self._capture: Any = None
         self._shape: tuple[int, ...] | None = None
+        self._dtype: Any = np.dtype(np.uint8)
+        self._taken, self._made = FramePool(), FramePool()
         self._index = 0
 
     @property
@@ -58,7 +62,7 @@ class OpenCvSource:
         if self._capture is None:
             raise CameraError(f"{self._device}: read before open")
         try:
-            delivered, image = self._capture.read()
+            delivered, image = self._capture.read(self._room())
         except cv2.error as e:
             raise CameraError(f"{without_password(self._device)}: OpenCV gave up: {' '.join(str(e).split())}") from None
         arrived_ns = self._clock()
@@ -70,12 +74,17 @@ class OpenCvSource:
         self._index += 1
         coloured = self._lens is Lens.INFRARED and image.ndim == 3 and image.shape[2] >= 3 and image.dtype == np.uint8
         chroma = chroma_of(image) if coloured else None
-        return (Frame(self._lens, convert(image, self._lens), arrived_ns, self._index - 1, chroma),)
+        out = self._made.take(image.shape[:2] if self._lens is Lens.INFRARED else (*image.shape[:2], 3))
+        return (Frame(self._lens, convert(image, self._lens, out), arrived_ns, self._index - 1, chroma),)
 
     def close(self) -> None:
         if self._capture is not None:
             self._capture.release()
             self._capture = None
+
+    def _room(self) -> npt.NDArray[Any] | None:
+        """Memory for a picture like the last one, so that OpenCV needs none of its own."""
+        return None if self._shape is None else self._taken.take(self._shape, self._dtype)
 
     def _check_size(self, image: npt.NDArray[Any]) -> None:
         if self._shape is not None and self._shape != image.shape:
@@ -83,7 +92,7 @@ class OpenCvSource:
             raise CameraError(
                 f"{without_password(self._device)}: the frame size changed from {old_w}x{old_h} to {new_w}x{new_h}"
             )
-        self._shape = image.shape
+        self._shape, self._dtype = image.shape, image.dtype
 
     def _open_stream(self) -> Any:
         capture = cv2.VideoCapture()
@@ -94,13 +103,13 @@ class OpenCvSource:
     def _open_gstreamer(self) -> Any:
         if not _has_gstreamer():
             raise CameraError(
-                f"{self._device}: this OpenCV has no GStreamer; use the system's python3-opencv (JetPack brings one) "
-                'or capture.kind = "v4l2" or "rtsp"'
+                f"{without_password(self._device)}: this OpenCV has no GStreamer; use the system's python3-opencv "
+                '(JetPack brings one) or capture.kind = "v4l2" or "rtsp"'
             )
         capture = cv2.VideoCapture()
         pipeline = complete_pipeline(self._device, *self._wanted)
-        if not _try_open(capture, pipeline, cv2.CAP_GSTREAMER, _LIMITS):
-            raise CameraError(f"{pipeline}: the pipeline does not start; try it with gst-launch-1.0")
+        if not _try_open(capture, pipeline, cv2.CAP_GSTREAMER, gstreamer_limits(cv2.__version__)):
+            raise CameraError(f"{without_password(pipeline)}: the pipeline does not start; try it with gst-launch-1.0")
         return capture
 
 
@@ -114,6 +123,12 @@ def _try_open(capture: Any, name: str, backend: int, limits: list[int]) -> bool:
 def _has_gstreamer() -> bool:
     registry = cv2.videoio_registry
     return cv2.CAP_GSTREAMER in registry.getBackends() and bool(registry.hasBackend(cv2.CAP_GSTREAMER))
+
+
+def gstreamer_limits(version: str) -> list[int]:
+    """Open and read limits for an OpenCV of ``version``; before 4.8 its GStreamer refuses to open with any."""
+    major, minor = (int(n) for n in version.split(".")[:2])
+    return _LIMITS if (major, minor) >= (4, 8) else []
 
 
 def complete_pipeline(text: str, width: int, height: int, fps: float) -> str:
@@ -132,25 +147,24 @@ def complete_pipeline(text: str, width: int, height: int, fps: float) -> str:
     return f"{text} ! decodebin ! videoscale ! video/x-raw,width={width},height={height} ! {sink}"
 
 
-def without_password(url: str) -> str:
-    """``url`` for a log line."""
-    scheme, found, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2]}" if found else url
+def without_password(text: str) -> str:
+    """A URL, or a pipeline with URLs in it, for a log line."""
+    return re.sub(r"://\S*@", "://", text)
 
 
-def convert(image: npt.NDArray[Any], lens: Lens) -> U8:
+def convert(image: npt.NDArray[Any], lens: Lens, out: U8 | None = None) -> U8:
     """What a lens delivers from what OpenCV does: uint8 or uint16, [H, W] or [H, W, 1, 3 or 4] in BGR order.
 
-    Returns uint8, [H, W, 3] BGR for the visible lens, [H, W] grey for the infrared one.
-    Raises CameraError for any other kind of picture.
+    Returns uint8, [H, W, 3] BGR for the visible lens, [H, W] grey for the infrared one; ``image`` itself when it is
+    that, else in ``out`` if given. Raises CameraError for any other kind of picture.
     """
     if image.dtype not in (np.uint8, np.uint16) or image.ndim not in (2, 3):
         raise CameraError(f"a picture of type {image.dtype} and shape {image.shape} is not understood; use BGR or grey")
-    if image.dtype == np.uint16:
-        image = scale_to_bytes(image)
     if image.ndim == 3 and image.shape[2] == 1:
         image = image[:, :, 0]
     to_grey = lens is Lens.INFRARED
+    if image.dtype == np.uint16:
+        image = scale_to_bytes(image, out if to_grey and image.ndim == 2 else None)
     channels = 1 if image.ndim == 2 else image.shape[2]
     if channels == (1 if to_grey else 3):
         return image
@@ -162,13 +176,13 @@ def convert(image: npt.NDArray[Any], lens: Lens) -> U8:
     }
     if (channels, to_grey) not in codes:
         raise CameraError(f"a picture with {channels} channels is not understood; use BGR or grey")
-    converted: U8 = cv2.cvtColor(image, codes[channels, to_grey])
+    converted: U8 = cv2.cvtColor(image, codes[channels, to_grey], dst=out)
     return converted
 
 
-def scale_to_bytes(image: npt.NDArray[np.uint16]) -> U8:
-    """uint16 [H, W] (or [H, W, C]) to uint8: the 1st percentile becomes 0, the 99th 255.
+def scale_to_bytes(image: npt.NDArray[np.uint16], out: U8 | None = None) -> U8:
+    """uint16 [H, W] (or [H, W, C]) to uint8: the 1st percentile becomes 0, the 99th 255; into ``out`` if given.
 
     A raw 16-bit sensor uses a narrow band of its range, so that the upper byte alone would be nearly empty.
     """
-    return narrowed(image, 16, Scale("percentile")).reshape(image.shape)
+    return narrowed(image, 16, Scale("percentile"), out).reshape(image.shape)

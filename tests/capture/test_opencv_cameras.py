@@ -15,7 +15,7 @@ import pytest
 from capture_helpers import FakeClock, picture
 
 from edgefer.capture.fake import FakeSource
-from edgefer.capture.opencv import OpenCvSource, complete_pipeline, convert, scale_to_bytes
+from edgefer.capture.opencv import OpenCvSource, complete_pipeline, convert, gstreamer_limits, scale_to_bytes
 from edgefer.capture.picture import PictureSource
 from edgefer.capture.stacked import StackedSource
 from edgefer.errors import CameraError, ConfigError, InputError
@@ -47,7 +47,7 @@ class StandIn:
     def get(self, key: int) -> float:
         return float(self.fourcc)
 
-    def read(self) -> tuple[bool, Any]:
+    def read(self, into: Any = None) -> tuple[bool, Any]:
         image = self.left.pop(0)
         if isinstance(image, str):
             raise cv2.error("backend broke")
@@ -96,6 +96,24 @@ def test_a_stream_that_does_not_open_is_named_without_its_password(monkeypatch: 
     monkeypatch.setattr(StandIn, "opens", False)
     with pytest.raises(CameraError, match=r"^rtsp://camera/1: the stream does not open"):
         camera("rtsp://me:secret@camera/1")
+
+
+def test_no_line_about_a_pipeline_tells_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "rtspsrc location=rtsp://me:secret@camera/1 ! decodebin ! videoconvert"
+    monkeypatch.setattr("edgefer.capture.opencv._has_gstreamer", lambda: False)
+    with pytest.raises(CameraError, match=r"rtsp://camera/1 ! decodebin .*no GStreamer"):
+        OpenCvSource(Lens.VISIBLE, "gstreamer", text, (64, 48), 25.0).open()
+    monkeypatch.setattr("edgefer.capture.opencv._has_gstreamer", lambda: True)
+    monkeypatch.setattr(cv2, "VideoCapture", StandIn)
+    monkeypatch.setattr(StandIn, "opens", False)
+    with pytest.raises(CameraError, match=r"rtsp://camera/1 ! decodebin .*does not start"):
+        OpenCvSource(Lens.VISIBLE, "gstreamer", text, (64, 48), 25.0).open()
+
+
+def test_an_opencv_that_knows_no_limits_for_gstreamer_is_given_none() -> None:
+    """Ubuntu's 4.5 and 4.6 refuse to open a pipeline with them."""
+    assert [gstreamer_limits(v) for v in ("4.5.4", "4.6.0", "4.7.0-dev")] == [[], [], []]
+    assert all(len(gstreamer_limits(v)) == 4 for v in ("4.8.0", "4.10.0", "5.0.0-pre"))
 
 
 @pytest.mark.parametrize(
