@@ -69,8 +69,10 @@ class Capture(Section):
     tolerance_ms: float = Field(
         25.0, gt=0, le=1000, description="frames further apart than this are no pair, milliseconds"
     )
-    lost_s: Seconds = Field(0.6, description="a lens silent for this long is lost, seconds")
-    frozen_s: Seconds = Field(1.0, description="a lens that repeats the same picture for this long is frozen, seconds")
+    lost_s: Seconds = Field(0.6, description="a lens silent for this long is lost, seconds; two frames at least")
+    frozen_s: Seconds = Field(
+        1.0, description="a lens that repeats the same picture for this long is frozen, seconds; two frames at least"
+    )
     black_level: float = Field(
         6.0, ge=0, le=255, description="a frame whose brightest 1 % stays below this is black, grey levels"
     )
@@ -99,6 +101,13 @@ class Capture(Section):
     realtime: bool = Field(
         True, description="recording: keep the recorded pace; false: every frame, as fast as they are taken"
     )
+
+    @model_validator(mode="after")
+    def _limits_span_frames(self) -> Capture:
+        for key in ("lost_s", "frozen_s"):
+            if getattr(self, key) < 2 / self.fps:
+                raise ValueError(f"{key} must span two frames of capture.fps, {2 / self.fps:.3g} s")
+        return self
 
     @model_validator(mode="after")
     def _temperatures_make_a_range(self) -> Capture:
