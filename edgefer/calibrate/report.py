@@ -65,7 +65,9 @@ def _misfit(board: Board, view: View, homography: F64) -> float:
     """Mean distance of the view's points from where the homography puts them, pixels; endless when few are shared."""
     return min(
         (
-            float(np.abs(cv2.perspectiveTransform(c.visible[None].astype(np.float64), homography)[0] - c.infrared).mean())
+            float(
+                np.abs(cv2.perspectiveTransform(c.visible[None].astype(np.float64), homography)[0] - c.infrared).mean()
+            )
             for c in common(board, [view])
         ),
         default=float("inf"),

@@ -22,7 +22,8 @@ _LIMITS: Final = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, _OPEN_MS, cv2.CAP_PROP_READ_TI
 
 
 class OpenCvSource:
-    """One camera, one lens. Frames are stamped with the time they arrive.
+    """One camera, one lens. A network's frames are stamped with the time they arrive, a pipeline's with its own clock
+    (that of the sensor or driver, where the element knows it), as long as it shows one that runs.
 
     kind: gstreamer (``device`` is a pipeline, see `complete_pipeline`) or rtsp (a URL that FFmpeg reads: rtsp://,
     http:// with Motion JPEG). size (width, height) and fps are requests to a pipeline that does not say; what comes is
@@ -42,6 +43,8 @@ class OpenCvSource:
         self._dtype: Any = np.dtype(np.uint8)
         self._taken, self._made = FramePool(), FramePool()
         self._index = 0
+        self._stamp_ns = 0
+        self._stamped = kind == "gstreamer"
 
     @property
     def lenses(self) -> tuple[Lens, ...]:
@@ -52,7 +55,8 @@ class OpenCvSource:
         self.close()
         self._capture = self._open_stream() if self._kind == "rtsp" else self._open_gstreamer()
         self._shape = None
-        self._index = 0
+        self._index = self._stamp_ns = 0
+        self._stamped = self._kind == "gstreamer"
 
     def read(self, timeout_s: float) -> tuple[Frame, ...]:
         """The next frame. Blocks until it arrives, at most 1 s whatever ``timeout_s``: OpenCV cannot be interrupted.
@@ -75,12 +79,22 @@ class OpenCvSource:
         coloured = self._lens is Lens.INFRARED and image.ndim == 3 and image.shape[2] >= 3 and image.dtype == np.uint8
         chroma = chroma_of(image) if coloured else None
         out = self._made.take(image.shape[:2] if self._lens is Lens.INFRARED else (*image.shape[:2], 3))
-        return (Frame(self._lens, convert(image, self._lens, out), arrived_ns, self._index - 1, chroma),)
+        return (
+            Frame(self._lens, convert(image, self._lens, out), self._taken_ns(arrived_ns), self._index - 1, chroma),
+        )
 
     def close(self) -> None:
         if self._capture is not None:
             self._capture.release()
             self._capture = None
+
+    def _taken_ns(self, arrived_ns: int) -> int:
+        """When the picture was taken, on the pipeline's clock; that of its arrival once the pipeline has shown none."""
+        if not self._stamped:
+            return arrived_ns
+        before, self._stamp_ns = self._stamp_ns, round(self._capture.get(cv2.CAP_PROP_POS_MSEC) * 1e6)
+        self._stamped = before < self._stamp_ns or (self._index == 1 and self._stamp_ns == 0)
+        return self._stamp_ns if self._stamped else arrived_ns
 
     def _room(self) -> npt.NDArray[Any] | None:
         """Memory for a picture like the last one, so that OpenCV needs none of its own."""
