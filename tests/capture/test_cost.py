@@ -170,6 +170,7 @@ def test_a_reader_that_looks_at_a_picture_keeps_no_other_waiting(monkeypatch: py
 
     monkeypatch.setattr(eyes, "look_at", slow)
     mailbox = Mailbox(Capture(), [(lens, 0) for lens in Lens], False, clock)
+    mailbox.start()
     visible = Frame(Lens.VISIBLE, np.zeros((48, 64, 3), np.uint8), clock.now, 0)
     reader = threading.Thread(target=mailbox.post, args=((visible,),))
     reader.start()
