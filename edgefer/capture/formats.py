@@ -78,8 +78,8 @@ def decode(
     the infrared one.
 
     size: (width, height); stride: bytes from row to row, 0: no padding; out: array to fill, where the format allows.
-    Width and height are even where colours are shared. Raises CameraError, without the device's name, when the data
-    is short, empty or no picture.
+    Raises CameraError, without the device's name, when the data is short, empty or no picture, or a side is odd where
+    neighbours share their colour.
     """
     raw = np.frombuffer(data, np.uint8)
     if raw.size == 0:
@@ -88,6 +88,8 @@ def decode(
         return _jpeg(raw, size, lens)
     if code not in _BYTES:
         raise CameraError(f"the pixel format {code!r} is not understood; use one of {', '.join(FORMATS)}")
+    if (size[0] % 2 and code in ("YUYV", "UYVY", "NV12")) or (size[1] % 2 and code == "NV12"):
+        raise CameraError(f"{code} pictures have even sides, not {size[0]}x{size[1]}; ask for another capture.width")
     rows = _rows(raw, code, size, stride)
     if code in DEPTHS:
         grey_out = out if lens is Lens.INFRARED else None

@@ -64,6 +64,14 @@ def test_the_colour_of_a_lens_is_known_from_its_bytes(code: str) -> None:
     assert chroma_in(b"", "GREY", SIZE) is None
 
 
+@pytest.mark.parametrize(
+    ("code", "size"), [("NV12", (64, 47)), ("NV12", (63, 48)), ("YUYV", (63, 48)), ("UYVY", (63, 48))]
+)
+def test_a_side_that_colours_cannot_share_is_refused_in_one_line(code: str, size: tuple[int, int]) -> None:
+    with pytest.raises(CameraError, match=f"^{code} pictures have even sides, not {size[0]}x{size[1]}"):
+        decode(bytes(4 * 64 * 48), code, size, V)
+
+
 def test_8_bit_formats_are_exact() -> None:
     grey, bgr = picture(NIR, 4), picture(V, 4)
     assert np.array_equal(decode(grey.tobytes(), "GREY", SIZE, NIR), grey)

@@ -380,6 +380,16 @@ def test_a_bug_in_a_source_is_not_swallowed() -> None:
         next_lost(rig)
 
 
+def test_a_source_that_cannot_be_closed_leaves_nobody_waiting() -> None:
+    class Clinging(FakeSource):
+        def close(self) -> None:
+            super().close()
+            raise BufferError("cannot close exported pointers exist")
+
+    with Rig([Clinging(V, [90, Step.END])], QUICK) as rig, pytest.raises(BufferError):
+        next_lost(rig)
+
+
 def test_black_and_frozen_lenses_are_named_and_the_other_goes_on() -> None:
     still = np.full((48, 64, 3), 90, np.uint8)
     config = QUICK.model_copy(update={"frozen_s": 0.0, "tolerance_ms": 1000.0})
