@@ -65,11 +65,6 @@ class Scale:
 _AUTO: Final = Scale()
 
 
-def frame_bytes(code: str, width: int, height: int) -> int | None:
-    """Bytes of a frame without padding; None when the format does not say (MJPG)."""
-    return None if code == "MJPG" else round(_BYTES[code] * width * height)
-
-
 def decode(
     data: Any, code: str, size: tuple[int, int], lens: Lens, scale: Scale = _AUTO, stride: int = 0,
     out: U8 | None = None,
