@@ -134,6 +134,8 @@ def _record(args: argparse.Namespace) -> None:
         print(f"recording to {args.recording}, Ctrl-C ends it", file=sys.stderr)
         room = Room(most=round(args.limit_mb * 1e6))
         full = record(rig, recorder, args.seconds, stop.is_set, room, guard)
+        missed = sum(n for name, n in rig.counters().items() if name.endswith("_drops"))
+    print(f"{args.recording}: {recorder.count} frames; {missed} came and are not in it", file=sys.stderr)
     if full is not None:
         print(f"{args.recording}: ended early and kept: {full}", file=sys.stderr)
 

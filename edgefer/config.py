@@ -70,8 +70,10 @@ class Capture(Section):
     tolerance_ms: float = Field(
         25.0, gt=0, le=1000, description="frames further apart than this are no pair, milliseconds"
     )
-    lost_s: Seconds = Field(0.6, description="a lens silent for this long is lost, seconds")
-    frozen_s: Seconds = Field(1.0, description="a lens that repeats the same picture for this long is frozen, seconds")
+    lost_s: Seconds = Field(0.6, description="a lens silent for this long is lost, seconds; two frames at least")
+    frozen_s: Seconds = Field(
+        1.0, description="a lens that repeats the same picture for this long is frozen, seconds; two frames at least"
+    )
     black_level: float = Field(
         6.0, ge=0, le=255, description="a frame whose brightest 1 % stays below this is black, grey levels"
     )
@@ -100,6 +102,13 @@ class Capture(Section):
     realtime: bool = Field(
         True, description="recording: keep the recorded pace; false: every frame, as fast as they are taken"
     )
+
+    @model_validator(mode="after")
+    def _limits_span_frames(self) -> Capture:
+        for key in ("lost_s", "frozen_s"):
+            if getattr(self, key) < 2 / self.fps:
+                raise ValueError(f"{key} must span two frames of capture.fps, {2 / self.fps:.3g} s")
+        return self
 
     @model_validator(mode="after")
     def _temperatures_make_a_range(self) -> Capture:
@@ -294,8 +303,8 @@ def read(path: Path) -> Config:
 
 
 def without_password(text: str) -> str:
-    """``text`` with no user and password in its URL, for a log line."""
-    return re.sub(r"(?<=://)[^/\s]*@", "", text)
+    """A URL, or a pipeline with URLs in it, without user and password, for a log line."""
+    return re.sub(r"(?<=://)\S*@", "", text)
 
 
 def build(raw: dict[str, Any], where: str) -> Config:

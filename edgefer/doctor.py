@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgefer import bundle as bundles
@@ -15,7 +15,7 @@ from edgefer import config as configuration
 from edgefer import doctor_nvidia as nvidia
 from edgefer.config import Config
 from edgefer.errors import EX_OK, BundleError, EdgeferError, ServiceError
-from edgefer.types import FramePair, LensState, now_ns
+from edgefer.types import FramePair, Lens, LensState, now_ns
 
 Check = Callable[[], str]
 
@@ -100,20 +100,33 @@ def _bundle(settings: Config) -> str:
 
 
 def _cameras(settings: Config) -> str:
-    """Five seconds of the real thing, fewer when both lenses show something sooner."""
+    """Five seconds of the real thing, half of that when every lens is well: swapped plugs show after two."""
     from edgefer.capture import open_rig
 
-    end, pair = now_ns() + 5_000_000_000, None
+    start, pair = now_ns(), None
     with open_rig(settings.capture) as rig:
-        while now_ns() < end and not rig.ended and not _both_live(pair):
+        while not rig.ended and now_ns() < start + (2.5e9 if _well(rig.lenses, pair) else 5e9):
             pair = rig.next_pair(0.25) or pair
-    if pair is None or not (pair.visible_state.usable or pair.infrared_state.usable):
+    return cameras_verdict(rig.lenses, pair)
+
+
+def _well(lenses: Sequence[Lens], pair: FramePair | None) -> bool:
+    return pair is not None and all(pair.state(lens) is LensState.OK for lens in lenses)
+
+
+def cameras_verdict(lenses: Sequence[Lens], pair: FramePair | None) -> str:
+    """What the configured ``lenses`` show. Raises Note for what may be the light, ServiceError for what is not."""
+    if pair is None:
         raise ServiceError("no lens delivers a picture; check [capture], plugs and the group `video`")
-    return f"visible {pair.visible_state.value}, infrared {pair.infrared_state.value}"
-
-
-def _both_live(pair: FramePair | None) -> bool:
-    return pair is not None and pair.visible_state is pair.infrared_state is LensState.OK
+    said = ", ".join(f"{lens.value} {pair.state(lens).value}" for lens in lenses)
+    states = {pair.state(lens) for lens in lenses}
+    if LensState.WRONG_SPECTRUM in states:
+        raise ServiceError(f"{said}; exchange capture.visible and capture.infrared")
+    if states & {LensState.LOST, LensState.FROZEN}:
+        raise ServiceError(f"{said}; check [capture], plugs and the group `video`")
+    if states != {LensState.OK}:
+        raise nvidia.Note(f"{said}; is there light, and nothing before the lens?")
+    return said
 
 
 def _broker(settings: Config) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import sys
@@ -206,6 +207,8 @@ def test_record_then_replay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     recorded = edgefer_process(*consent, "--seconds", "1.5", str(tmp_path / "drive"))
     assert recorded.returncode == EX_OK, recorded.stderr
     assert "must have agreed" in recorded.stderr
+    rows = len((tmp_path / "drive" / "timestamps.csv").read_text().splitlines()) - 1
+    assert re.search(rf"drive: {rows} frames; \d+ came and are not in it", recorded.stderr)
     assert json.loads((tmp_path / "drive" / "recording.json").read_text())["consent"] is True
     replayed = edgefer_process("replay", str(tmp_path / "drive"))
     assert replayed.returncode == EX_OK, replayed.stderr

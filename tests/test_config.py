@@ -21,6 +21,8 @@ MISTAKES = {
     "topic id with a plus": ('device = "car+1"\n', ["device", "car+1"]),
     "no such backend": ('[infer]\nbackend = "magic"\n', ["infer.backend", "onnxruntime"]),
     "empty region": ("[locate]\nregion = [0.5, 0.0, 0.5, 1.0]\n", ["locate", "left < right"]),
+    "a lens never frozen": ("[capture]\nfrozen_s = 0.0\n", ["capture", "frozen_s must span two frames", "0.08 s"]),
+    "a slow lens always lost": ("[capture]\nfps = 2.0\n", ["capture", "lost_s must span two frames", "1 s"]),
     "not TOML": ("device = \n", ["TOML"]),
 }
 

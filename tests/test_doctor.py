@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import pytest
+from locate_portraits import astronaut
 from release_workshop import Workshop
 
 from edgefer import doctor
@@ -15,6 +18,7 @@ from edgefer.cli import main
 from edgefer.config import build
 from edgefer.errors import EX_OK, EX_UNAVAILABLE, ServiceError
 from edgefer.infer.engines import EngineCache
+from edgefer.types import FramePair, Lens, LensState
 
 
 def test_json_says_the_same_as_the_lines(capsys: pytest.CaptureFixture[str]) -> None:
@@ -27,6 +31,34 @@ def test_json_says_the_same_as_the_lines(capsys: pytest.CaptureFixture[str]) -> 
     assert {"cuda", "tensorrt", "engines", "power", "permissions", "clock", "bundle", "detector"} <= set(names)
     assert [line[6:].split(":")[0] for line in lines] == names
     assert [line[:6].strip() for line in lines] == [c["state"] for c in said["checks"]]
+
+
+OK, LOST, BLACK, SWAPPED = LensState.OK, LensState.LOST, LensState.BLACK, LensState.WRONG_SPECTRUM
+
+
+def test_every_lens_that_is_configured_must_deliver() -> None:
+    def verdict(visible: LensState, infrared: LensState, lenses: Sequence[Lens] = tuple(Lens)) -> str:
+        return doctor.cameras_verdict(lenses, FramePair(None, None, visible, infrared, 1))
+
+    assert verdict(OK, OK) == "visible ok, infrared ok"
+    assert verdict(OK, LOST, [Lens.VISIBLE]) == "visible ok", "there is no other"
+    with pytest.raises(ServiceError, match="infrared lost; check"):
+        verdict(OK, LOST)
+    with pytest.raises(ServiceError, match="exchange"):
+        verdict(SWAPPED, SWAPPED)
+    with pytest.raises(nvidia.Note, match="visible black, infrared ok; is there light"):
+        verdict(BLACK, OK)
+    with pytest.raises(ServiceError, match="no lens delivers"):
+        doctor.cameras_verdict(tuple(Lens), None)
+
+
+def test_swapped_plugs_are_told_at_installation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "edgefer.toml"
+    cv2.imwrite(str(tmp_path / "p.png"), astronaut())
+    file.write_text(f'[capture]\nkind = "simulator"\nsource = "{tmp_path / "p.png"}"\n'
+                    'faults = "visible:wrong_spectrum:0-60"\n[publish]\nkind = "stdout"\n')  # fmt: skip
+    assert main(["doctor", "--config", str(file)]) == EX_UNAVAILABLE
+    assert "FAIL  cameras: visible wrong_spectrum, infrared wrong_spectrum; exchange" in capsys.readouterr().out
 
 
 def test_without_an_nvidia_driver_nothing_nvidia_is_a_fault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -150,10 +150,23 @@ def test_one_lens_down_the_other_goes_on_and_the_fault_is_named(config: Config, 
         assert events[0][0] <= 2.0
 
 
+def test_a_lens_that_opens_two_seconds_after_the_other_is_no_event(config: Config) -> None:
+    with Drive(config).running() as drive:
+        drive.stage.faults[NIR] = "dead"
+        drive.go(2.0)
+        drive.stage.faults[NIR] = ""
+        begin = drive.now
+        drive.go(1.5)
+        assert drive.readings[0][0] - begin <= 0.1e9, "with the first pair"
+        assert {r.lenses for _, r in drive.readings} == {(LensState.OK, LensState.OK)}
+        assert drive.events(EventSystem, 0) == []
+
+
 def test_a_frozen_visible_lens_does_not_outvote_the_live_one(config: Config) -> None:
     """Both see one person; the visible lens freezes; then another sits there. What is said is what infrared sees."""
     with Drive(config).running() as drive:
         drive.stage.person = 1
+        drive.go(0.2)
         drive.stage.faults[Lens.VISIBLE] = "dead"
         drive.go(2.0)
         alone = drive.readings[-1][1].label

@@ -49,6 +49,20 @@ def test_the_infrared_lens_finds_the_face_when_the_visible_one_is_dead_or_shows_
     assert dark.lens is Lens.INFRARED
 
 
+def test_a_face_found_on_infrared_goes_back_to_a_visible_lens_that_shows_it() -> None:
+    grey, blank = cv2.cvtColor(astronaut(), cv2.COLOR_BGR2GRAY), np.full((480, 640, 3), 128, np.uint8)
+    locator = Locator(Locate(), 1)
+
+    def found(visible: np.ndarray, *at_ms: int) -> list[Lens | None]:
+        faces = [locator.find(pair_of(visible, grey, at)) for at in at_ms]
+        return [face.lens if face is not None and face.fresh else None for face in faces]
+
+    assert found(astronaut(), 0) == [Lens.VISIBLE]
+    assert found(blank, 40, 80, 120) == [None, Lens.INFRARED, Lens.INFRARED]
+    assert found(astronaut(), 160, 1000, 1040, 1080) == [Lens.INFRARED, Lens.INFRARED, Lens.VISIBLE, Lens.VISIBLE]
+    assert found(blank, *range(1120, 4120, 40)).count(None) == 3, "one look a second that finds nothing, no more"
+
+
 def test_no_face_is_none() -> None:
     assert Locator(Locate(), 1).find(pair_of(np.full((480, 640, 3), 128, np.uint8))) is None
     assert Locator(Locate(), 1).find(pair_of(None, None)) is None

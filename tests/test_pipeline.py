@@ -230,6 +230,6 @@ def test_health_comes_at_its_period_with_every_stage(drive: Path) -> None:
         pipeline.publisher.publish = messages.append  # type: ignore[method-assign]
         pipeline.run(lambda: bool(of(Health, messages)))
     health = of(Health, messages)[0]
-    assert set(health.stages) >= {"wait", "locate", "align", "infer", "decide", "publish", "frame"}  # type: ignore[attr-defined]
+    assert set(health.stages) >= {"wait", "locate", "align", "infer", "decide", "publish", "frame", "lag"}  # type: ignore[attr-defined]
     assert health.counters["visible_frames"] > 0  # type: ignore[attr-defined]
     assert health.rates["readings"] > 0  # type: ignore[attr-defined]

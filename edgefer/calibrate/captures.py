@@ -48,8 +48,8 @@ class Captures:
     stream: bool
     grey: bool = False
     views: list[View] = field(default_factory=list)
-    patches: list[tuple[U8, U8]] = field(default_factory=list)
-    """of views both lenses share: the pictures, the room outside the board blanked, so that nobody is in them"""
+    patches: list[tuple[View, U8, U8]] = field(default_factory=list)
+    """views both lenses share, and the pictures, the room outside the board blanked, so that nobody is in them"""
     sizes: dict[Lens, tuple[int, int]] = field(default_factory=dict)
     tally: Tally = field(default_factory=Tally)
     _last: dict[Lens, Found | None] = field(default_factory=lambda: dict.fromkeys(Lens))
@@ -104,7 +104,11 @@ class Captures:
         self.views.append(view)
         if view.visible is not None and view.infrared is not None:
             self.patches.append(
-                (_board_alone(greys[Lens.VISIBLE], view.visible), _board_alone(greys[Lens.INFRARED], view.infrared))
+                (
+                    view,
+                    _board_alone(greys[Lens.VISIBLE], view.visible),
+                    _board_alone(greys[Lens.INFRARED], view.infrared),
+                )
             )
 
 
@@ -124,18 +128,18 @@ def _board_alone(grey: U8, found: Found) -> U8:
     return np.asarray(cv2.bitwise_and(grey, mask), np.uint8)
 
 
-def from_folder(folder: Path) -> tuple[Iterator[Pair], bool, int]:
-    """(pairs, whether they follow each other, how many at most) of a recording or of folders visible/ and infrared/.
+def from_folder(folder: Path) -> tuple[Iterator[Pair], bool]:
+    """(pairs, whether they follow each other) of a recording or of folders visible/ and infrared/.
 
     Raises InputError.
     """
     if (folder / "recording.json").exists():
-        return live(Capture(kind="recording", source=str(folder), realtime=False), lambda: False), True, 10**9
+        return live(Capture(kind="recording", source=str(folder), realtime=False), lambda: False), True
     files = {lens: _pictures(folder / lens.value) for lens in Lens}
     lone = sorted(set(files[Lens.VISIBLE]) ^ set(files[Lens.INFRARED]))
     if lone:
         raise InputError(f"{folder}: '{lone[0]}' is in one of visible/ and infrared/ only; pairs have equal names")
-    return _stills(files), False, len(files[Lens.VISIBLE])
+    return _stills(files), False
 
 
 def _pictures(folder: Path) -> dict[str, Path]:

@@ -28,7 +28,7 @@ def print_board(spec: str, path: Path) -> int:
 
 def from_folder(args: Namespace) -> int:
     """Calibrates from a recording or a folder of pairs."""
-    pairs, stream, _ = captures.from_folder(args.pairs)
+    pairs, stream = captures.from_folder(args.pairs)
     _say(args.out, calibrate(_plan(args), pairs, stream, Capture().tolerance_ms))
     return EX_OK
 

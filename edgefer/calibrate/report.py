@@ -11,8 +11,9 @@ from typing import Any
 import cv2
 import numpy as np
 
+from edgefer.calibrate.boards import Board
 from edgefer.calibrate.captures import Captures
-from edgefer.calibrate.solve import common
+from edgefer.calibrate.solve import View, common
 from edgefer.errors import InputError
 from edgefer.types import F64, U8, Lens
 
@@ -54,16 +55,23 @@ def coverage(captures: Captures, lens: Lens) -> U8:
 
 def overlay(captures: Captures, homography: F64) -> U8:
     """The boards of the view whose points the homography fits best, in the infrared picture, uint8 [H, W, 3]."""
-    shared = common(captures.board, captures.views)
-    errors = [
-        float(np.abs(cv2.perspectiveTransform(c.visible[None].astype(np.float64), homography)[0] - c.infrared).mean())
-        for c in shared
-    ]
-    if not errors or len(errors) > len(captures.patches):
-        return np.zeros((1, 1, 3), np.uint8)
-    visible, infrared = captures.patches[int(np.argmin(errors))]
+    errors = [_misfit(captures.board, view, homography) for view, _, _ in captures.patches]
+    _, visible, infrared = captures.patches[int(np.argmin(errors))]
     laid = cv2.warpPerspective(visible, homography, (infrared.shape[1], infrared.shape[0]))
     return np.asarray(cv2.merge((np.zeros_like(infrared), laid, infrared)), np.uint8)
+
+
+def _misfit(board: Board, view: View, homography: F64) -> float:
+    """Mean distance of the view's points from where the homography puts them, pixels; endless when few are shared."""
+    return min(
+        (
+            float(
+                np.abs(cv2.perspectiveTransform(c.visible[None].astype(np.float64), homography)[0] - c.infrared).mean()
+            )
+            for c in common(board, [view])
+        ),
+        default=float("inf"),
+    )
 
 
 def _verdict(problems: Sequence[str]) -> str:

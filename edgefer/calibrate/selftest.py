@@ -82,7 +82,7 @@ def measure(folder: Path, board: Board, rig: TrueRig, views: int = VIEWS) -> Res
     found = folder / f"{board.kind}.json"
     start = time.process_time()
     with contextlib.redirect_stderr(io.StringIO()):
-        pairs, stream, _ = from_folder(pictures)
+        pairs, stream = from_folder(pictures)
         calibrate(Plan(board, found), pairs, stream, 25.0)
     seconds = time.process_time() - start
     read = json.loads(found.read_text())

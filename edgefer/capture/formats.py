@@ -65,11 +65,6 @@ class Scale:
 _AUTO: Final = Scale()
 
 
-def frame_bytes(code: str, width: int, height: int) -> int | None:
-    """Bytes of a frame without padding; None when the format does not say (MJPG)."""
-    return None if code == "MJPG" else round(_BYTES[code] * width * height)
-
-
 def decode(
     data: Any, code: str, size: tuple[int, int], lens: Lens, scale: Scale = _AUTO, stride: int = 0,
     out: U8 | None = None,
@@ -78,8 +73,8 @@ def decode(
     the infrared one.
 
     size: (width, height); stride: bytes from row to row, 0: no padding; out: array to fill, where the format allows.
-    Width and height are even where colours are shared. Raises CameraError, without the device's name, when the data
-    is short, empty or no picture.
+    Raises CameraError, without the device's name, when the data is short, empty or no picture, or a side is odd where
+    neighbours share their colour.
     """
     raw = np.frombuffer(data, np.uint8)
     if raw.size == 0:
@@ -88,12 +83,14 @@ def decode(
         return _jpeg(raw, size, lens)
     if code not in _BYTES:
         raise CameraError(f"the pixel format {code!r} is not understood; use one of {', '.join(FORMATS)}")
+    if (size[0] % 2 and code in ("YUYV", "UYVY", "NV12")) or (size[1] % 2 and code == "NV12"):
+        raise CameraError(f"{code} pictures have even sides, not {size[0]}x{size[1]}; ask for another capture.width")
     rows = _rows(raw, code, size, stride)
-    grey_out = out if lens is Lens.INFRARED else None
     if code in DEPTHS:
+        grey_out = out if lens is Lens.INFRARED else None
         return _grey_to(lens, narrowed(rows.view("<u2"), DEPTHS[code], scale, grey_out), out)
     if code == "GREY":
-        return _grey_to(lens, _copied(rows, grey_out), out)
+        return _copied(rows, out) if lens is Lens.INFRARED else _grey_to(lens, rows, out)
     return _colour(rows, code, size, lens, out)
 
 
@@ -111,6 +108,8 @@ def narrowed(samples: U16, depth: int, scale: Scale = _AUTO, out: U8 | None = No
     """uint16 [H, W] of ``depth`` bits to uint8 [H, W] by ``scale``."""
     low, span = limits(samples, depth, scale)
     gain = 255.0 / span
+    if low <= 0:  # nothing falls below black: the same numbers, ten times faster
+        return np.asarray(cv2.convertScaleAbs(samples, dst=out, alpha=gain, beta=-low * gain))
     whole: U8 = cv2.addWeighted(samples, gain, samples, 0.0, -low * gain, dst=out, dtype=cv2.CV_8U)
     return whole
 

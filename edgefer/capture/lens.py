@@ -18,7 +18,6 @@ and saturated by a margin: a lens on the edge must not come and go. Freezing end
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from typing import Final
 
@@ -92,11 +91,6 @@ class LensPolicy:
     @property
     def flickers(self) -> bool:
         return self._faults[LensState.FLICKER].active
-
-    @property
-    def period_s(self) -> float:
-        """The frame period as measured, seconds; infinite before it is known."""
-        return self._dropping.period_ns / 1e9 if math.isfinite(self._dropping.period_ns) else math.inf
 
     def state(self, now_ns: int) -> LensState:
         """The judgement at ``now_ns``."""

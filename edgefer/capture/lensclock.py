@@ -3,7 +3,8 @@
 A lens stamps its frames with the host's clock (V4L2 buffers, arrival times) or with its own (hardware counters, RTP). A
 stamp that can be true on the host's clock is left alone: it knows of exposure and transfer what the arrival does not.
 Any other is moved by an estimated offset: the least delay seen, which may rise by ``MAX_DRIFT`` again, since a clock of
-its own drifts and a queue only ever delays (the leaky minimum of one-way time transfer).
+its own drifts and a queue only ever delays (the leaky minimum of one-way time transfer). A lens whose stamps are true
+on the host's clock again, and were off by less than ``JUMP_NS``, had a wild stamp and no clock of its own.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ JUMP_NS: Final = 250_000_000
 MAX_DRIFT: Final = 500e-6
 """ten times what a quartz does, so that a step of temperature is followed too"""
 SETTLE: Final = 5
-"""frames in a row that must be late before the clock, and not the transport, is blamed"""
+"""frames in a row that must be late before the clock, and not the transport, is blamed; and that must be plausible
+before a lens is believed to stamp with the host's clock again"""
 DRIFT_WINDOW_S: Final = 60.0
 
 
@@ -33,6 +35,8 @@ class LensClock:
         self._host_ns = -(2**62)
         self._arrival_ns = 0
         self._late: list[int] = []
+        self._plausible = 0
+        """stamps in a row that can be the host's"""
         self._marks: deque[tuple[int, float]] = deque()
         self.jumps = 0
 
@@ -43,7 +47,11 @@ class LensClock:
         """
         back = self._device_ns is not None and device_ns <= self._device_ns
         stepped = self._device_ns is not None and self._device_ns - device_ns >= JUMP_NS
-        if self._offset_ns is None and (stepped or not _plausible(device_ns, arrival_ns)):
+        self._plausible = self._plausible + 1 if _plausible(device_ns, arrival_ns) else 0
+        if self._offset_ns is not None and self._plausible >= SETTLE and abs(self._offset_ns) < JUMP_NS:
+            self._offset_ns = None
+            self._marks.clear()
+        elif self._offset_ns is None and (stepped or not self._plausible):
             self.jumps += self._device_ns is not None
             self._anchor(arrival_ns - device_ns, arrival_ns)
         elif self._offset_ns is not None:

@@ -23,8 +23,9 @@ from edgefer.types import Frame, FramePair, Lens, LensState
 States = tuple[LensState, LensState]
 
 OPENING_S = 3.0
-"""How long a camera may take to open and to deliver its first frame before its silence counts as a loss. USB cameras
-need one to two seconds, GStreamer pipelines up to three; one that is not there says so at once."""
+"""How long a camera may take to open and to deliver its first frame before its silence counts as a loss; so long the
+other lens is held back. USB cameras need one to two seconds, GStreamer pipelines up to three; one that is not there
+says so at once."""
 
 
 class Mailbox:
@@ -143,13 +144,19 @@ class Mailbox:
                 if self._failure is not None:
                     raise self._failure
                 now_ns = self._now()
-                match = self._pairing.take(now_ns, self._awaited(now_ns))
+                match = None if self._opening(now_ns) else self._pairing.take(now_ns, self._awaited(now_ns))
                 if match is not None:
                     return self._pair(match)
                 left_s = give_up - time.monotonic()
                 if left_s <= 0 or self._closed or self._drained():
                     return self._nothing(now_ns)
-                self._news.wait(min(left_s, self._pairing.wait_s(now_ns)))
+                self._news.wait(min(left_s, self._wait_s(now_ns)))
+
+    def _wait_s(self, now_ns: int) -> float:
+        """Seconds after which there may be something to deliver without news."""
+        if self._started_ns is not None and self._opening(now_ns):
+            return (self._started_ns + self._opening_ns - now_ns) / 1e9
+        return self._pairing.wait_s(now_ns)
 
     def now_ns(self) -> int:
         with self._news:
@@ -168,19 +175,20 @@ class Mailbox:
         return self._eyes[lens, unit] if (lens, unit) in self._eyes else self._absent[lens]
 
     def _awaited(self, now_ns: int) -> set[Lens]:
-        """A lost lens is not waited for, one that is still opening is; in lockstep every reader that still runs is."""
+        """A lost lens is not waited for; in lockstep every reader that still runs is."""
         running = {eye.lens for eye in self._eyes.values() if eye.running and eye is self._eye(eye.lens)}
         if self._lockstep:
             return running
-        alive = {lens for lens in running if self._eye(lens).state(now_ns) is not LensState.LOST}
-        return alive | self._still_opening(now_ns)
+        return {lens for lens in running if self._eye(lens).state(now_ns) is not LensState.LOST}
 
-    def _still_opening(self, now_ns: int) -> set[Lens]:
-        """The lenses with neither a frame nor a failure nor an end so far, until their opening time is over."""
-        if self._started_ns is not None and now_ns >= self._started_ns + self._opening_ns:
-            for eye in self._eyes.values():
-                eye.opening = False
-        return {eye.lens for eye in self._eyes.values() if eye.opening}
+    def _opening(self, now_ns: int) -> bool:
+        """Whether a spectrum has delivered nothing and a lens of it may be opening still: neither failed nor ended,
+        and its time not over. Nothing is delivered then: the other spectrum alone would say that this one is lost.
+        """
+        if self._lockstep or (self._started_ns is not None and now_ns >= self._started_ns + self._opening_ns):
+            return False
+        seen = {eye.lens for eye in self._eyes.values() if eye.frames}
+        return any(eye.opening for eye in self._eyes.values() if eye.lens not in seen)
 
     def _states(self, now_ns: int) -> States:
         return states_of(self._eye(Lens.VISIBLE).policy, self._eye(Lens.INFRARED).policy, now_ns)
@@ -224,6 +232,6 @@ class Mailbox:
     def _nothing(self, now_ns: int) -> FramePair | None:
         """All lenses lost is worth saying, but not while a camera is still opening, nor of a recording's slow disk."""
         lost = self._states(now_ns) == (LensState.LOST, LensState.LOST)
-        if not lost or self._closed or self._lockstep or self._drained() or self._still_opening(now_ns):
+        if not lost or self._closed or self._lockstep or self._drained() or self._opening(now_ns):
             return None
         return FramePair(None, None, LensState.LOST, LensState.LOST, now_ns)

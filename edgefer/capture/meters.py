@@ -83,11 +83,6 @@ class Dropping:
         self._period_ns = math.inf
         self._judged_ns, self._missing = 0, 0.0
 
-    @property
-    def period_ns(self) -> float:
-        """The frame period, nanoseconds; infinite before it is known."""
-        return self._period_ns
-
     def see(self, mono_ns: int) -> float:
         """Takes note of a frame; returns the share that is missing of the last ``WINDOW_S`` seconds, 0 to 1."""
         if self._times and mono_ns <= self._times[-1]:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
-
-from edgefer.types import U8
+import numpy.typing as npt
 
 _FREE: Final = 3
 """references to a buffer nobody else holds: the list's, the loop variable's, and the question's own"""
@@ -18,17 +17,17 @@ class FramePool:
 
     def __init__(self, depth: int = 12) -> None:
         self._depth = depth
-        self._buffers: list[U8] = []
-        self._shape: tuple[int, ...] = ()
+        self._buffers: list[npt.NDArray[Any]] = []
+        self._form: Any = None
 
-    def take(self, shape: tuple[int, ...]) -> U8:
-        """A uint8 array of ``shape`` that no frame, and no view of one, refers to; its content is left over."""
-        if shape != self._shape:
-            self._buffers, self._shape = [], shape
+    def take(self, shape: tuple[int, ...], dtype: npt.DTypeLike = np.uint8) -> npt.NDArray[Any]:
+        """An array of ``shape`` that no frame, and no view of one, refers to; its content is left over."""
+        if (shape, dtype) != self._form:
+            self._buffers, self._form = [], (shape, dtype)
         for buffer in self._buffers:
             if sys.getrefcount(buffer) <= _FREE:
                 return buffer
-        fresh = np.empty(shape, np.uint8)
+        fresh = np.empty(shape, dtype)
         if len(self._buffers) < self._depth:
             self._buffers.append(fresh)
         return fresh

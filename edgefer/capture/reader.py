@@ -80,8 +80,15 @@ class Reader:
         except Exception as e:  # whatever it is, the pipeline's thread must see it
             self._mailbox.fail(e)
         finally:
-            self._source.close()
+            self._close()
             self._mailbox.end(self.lenses, self._unit)
+
+    def _close(self) -> None:
+        """At the end; what goes wrong here must be seen too, and must not leave the pipeline waiting."""
+        try:
+            self._source.close()
+        except Exception as e:
+            self._mailbox.fail(e)
 
     def _session(self) -> None:
         """From open to failure."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 
 from edgefer.capture.look import chroma_of
+from edgefer.capture.pool import FramePool
 from edgefer.capture.source import Source
 from edgefer.errors import ConfigError
 from edgefer.types import U8, Frame, Lens
@@ -23,6 +24,7 @@ class StackedSource:
         self._inner = inner
         self._interleaved = layout == "interleaved"
         self._axis = 1 if layout == "side-by-side" else 0
+        self._pool = FramePool()
 
     @property
     def lenses(self) -> tuple[Lens, ...]:
@@ -49,7 +51,9 @@ class StackedSource:
         else:
             first, second = (image[:, :half], image[:, half:]) if axis else (image[:half], image[half:])
         chroma = chroma_of(second) if second.ndim == 3 else frame.chroma
-        grey: U8 = cv2.extractChannel(second, 1) if second.ndim == 3 else second
+        grey: U8 = second
+        if second.ndim == 3:
+            grey = cv2.extractChannel(second, 1, dst=self._pool.take(second.shape[:2]))
         return (
             Frame(Lens.VISIBLE, first, frame.mono_ns, frame.index),
             Frame(Lens.INFRARED, grey, frame.mono_ns, frame.index, chroma),

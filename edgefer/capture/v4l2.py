@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from edgefer.capture import v4l2_abi as abi
-from edgefer.capture.formats import Scale, chroma_in, decode
+from edgefer.capture.formats import FORMATS, Scale, chroma_in, decode
 from edgefer.capture.pool import FramePool
 from edgefer.capture.source import Clock, WrongDeviceError
 from edgefer.capture.v4l2_choice import Mode, Range, Settings, choose_mode, plan_controls, stable_name
@@ -178,6 +178,11 @@ class V4l2Source:
             ),
         )
         self._mode = Mode(abi.name_of(got.pixelformat), got.width, got.height, wanted.fps)
+        if self._mode.code not in FORMATS:
+            raise CameraError(
+                f"was asked for {wanted.code.strip()} and sends {self._mode.code.strip()}, which is not understood; "
+                'convert it with capture.kind = "gstreamer"'
+            )
         self._stride = 0 if self._mode.code == "MJPG" else got.bytesperline
         try:
             self._call(abi.S_PARM, abi.StreamParm(type=abi.CAPTURE, numerator=1000, denominator=round(fps * 1000)))
@@ -219,7 +224,7 @@ class V4l2Source:
                 self._call(abi.QBUF, buffer)
             buffer = following
         if buffer is None:
-            return ()
+            return self._silent()
         try:
             return self._frame(buffer)
         finally:

@@ -120,4 +120,6 @@ def fourcc(code: str) -> int:
 
 
 def name_of(pixelformat: int) -> str:
-    return (pixelformat & 0x7FFFFFFF).to_bytes(4, "little").decode("latin-1")
+    """The four characters; "-BE" behind those of a big-endian form, as the kernel prints it."""
+    name = (pixelformat & 0x7FFFFFFF).to_bytes(4, "little").decode("latin-1")
+    return name + "-BE" if pixelformat & 0x80000000 else name

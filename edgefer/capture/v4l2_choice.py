@@ -61,7 +61,7 @@ def choose_mode(modes: Sequence[Mode], lens: Lens, size: tuple[int, int], fps: f
     best = min(known, key=cost)
     if 0 < best.fps < RATE_SHARE * fps:  # of what is too slow, the fastest
         same = [m for m in known if (m.width, m.height) == (best.width, best.height)]
-        best = max(same, key=lambda m: m.fps)
+        best = max(same, key=lambda m: (m.fps, -_PREFERRED[lens].index(m.code)))
     return best
 
 

@@ -20,6 +20,7 @@ from edgefer.calibrate import board_map, boards, judge, render, selftest
 from edgefer.calibrate.boards import Found
 from edgefer.calibrate.captures import Captures, Pair, from_folder
 from edgefer.calibrate.judge import Tally
+from edgefer.calibrate.report import overlay
 from edgefer.calibrate.solve import View, solve_rig
 from edgefer.capture import Recorder
 from edgefer.cli import main
@@ -240,8 +241,20 @@ def test_pictures_are_judged_before_they_are_kept(session: Path) -> None:
     captures.take(Pair(cv2.merge([infrared] * 3), infrared))
     t = captures.tally
     assert (t.pairs, t.alone, t.apart, t.grey) == (5, 1, 1, 1)
-    patch = captures.patches[0][0]
+    patch = captures.patches[0][1]
     assert (patch == 0).mean() > 0.5, "the room around the board is not kept"
+
+
+def test_the_report_lays_the_pictures_of_the_best_view_over_each_other(session: Path) -> None:
+    """Also when an earlier view shares too few points to be judged."""
+    captures = Captures(BOARD, 25_000_000, stream=False)
+    views = views_of([*poses(27)])[3:5]
+    few = replace(views[0], infrared=Found(views[0].infrared.ids[:3], views[0].infrared.points[:3]))
+    tones = [np.full((480, 640), tone, np.uint8) for tone in (50, 200)]
+    captures.patches = [(few, tones[0], tones[0]), (views[1], tones[1], tones[1])]
+    captures.views = [few, views[1]]
+    laid = overlay(captures, np.eye(3))
+    assert laid.max() == 200
 
 
 def test_a_blurred_board_is_counted_as_that(session: Path) -> None:

@@ -94,8 +94,8 @@ class FakeKernel:
 
     def _set_format(self, f: abi.Format) -> None:
         self.format = (abi.name_of(f.pixelformat), f.width, f.height)
-        f.bytesperline = f.width * 2
-        f.sizeimage = f.bytesperline * f.height
+        f.bytesperline = f.width * (1 if self.format[0] in ("GREY", "NV12") else 2)
+        f.sizeimage = f.bytesperline * f.height * (3 if self.format[0] == "NV12" else 2) // 2
 
     def _set_rate(self, p: abi.StreamParm) -> None:
         self.rate = p.denominator / p.numerator

@@ -9,7 +9,7 @@ from capture_helpers import picture
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgefer.capture.formats import DEPTHS, FORMATS, Scale, chroma_in, decode, frame_bytes, narrowed
+from edgefer.capture.formats import DEPTHS, FORMATS, Scale, chroma_in, decode, narrowed
 from edgefer.capture.look import chroma_of
 from edgefer.errors import CameraError
 from edgefer.types import U8, Lens
@@ -62,6 +62,14 @@ def test_the_colour_of_a_lens_is_known_from_its_bytes(code: str) -> None:
     known = chroma_in(packed(smooth(2), code), code, SIZE)
     assert known == pytest.approx(chroma_of(smooth(2)), rel=0.4)
     assert chroma_in(b"", "GREY", SIZE) is None
+
+
+@pytest.mark.parametrize(
+    ("code", "size"), [("NV12", (64, 47)), ("NV12", (63, 48)), ("YUYV", (63, 48)), ("UYVY", (63, 48))]
+)
+def test_a_side_that_colours_cannot_share_is_refused_in_one_line(code: str, size: tuple[int, int]) -> None:
+    with pytest.raises(CameraError, match=f"^{code} pictures have even sides, not {size[0]}x{size[1]}"):
+        decode(bytes(4 * 64 * 48), code, size, V)
 
 
 def test_8_bit_formats_are_exact() -> None:
@@ -120,7 +128,7 @@ def test_padding_and_buffers_change_nothing(
     """Rows with padding, a given output array, and a shape that is always the lens's."""
     w, h = size
     rows = h * 3 // 2 if code == "NV12" else h
-    used = frame_bytes(code, w, h) // rows
+    used = w if code in ("GREY", "NV12") else w * 3 if code in ("BGR3", "RGB3") else w * 2
     padding += padding % 2 if code in DEPTHS else 0
     plain = np.random.default_rng(seed).integers(0, 256, (rows, used), dtype=np.uint8)
     wide = np.concatenate([plain, np.full((rows, padding), 77, np.uint8)], axis=1)

@@ -70,6 +70,17 @@ def test_a_clock_that_is_set_costs_nothing_but_a_count(jump_s: float, own_clock:
     assert max(b - a for a, b in pairwise(hosts)) <= 100 * MS, "and no frame was held back"
 
 
+@pytest.mark.parametrize("glitch_s", [0.01, 2.0, -1.5])
+def test_one_wild_stamp_does_not_cost_the_hosts_clock(glitch_s: float) -> None:
+    """USB drivers work their stamps out, and now and then wrongly: what comes after is the driver's time again."""
+    clock, sent = LensClock(), arrivals(100, jitter_ms=5, latency_ms=35)
+    hosts = [clock.host_ns(t + (round(glitch_s * 1e9) if k == 50 else 0), a) for k, (t, a) in enumerate(sent)]
+    assert all(a < b for a, b in pairwise(hosts))
+    assert all(h <= a for h, (_, a) in zip(hosts, sent, strict=True))
+    assert hosts[56:] == [t for t, _ in sent[56:]]
+    assert clock.drift_ppm == 0.0
+
+
 def test_frames_out_of_order_and_twice_stay_where_they_were() -> None:
     """The pairing drops them; the clock must not take them for a step."""
     clock, order = LensClock(), [0, 1, 2, 2, 4, 3, 5, 6, 6, 8, 7, 9]

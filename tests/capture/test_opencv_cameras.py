@@ -15,7 +15,7 @@ import pytest
 from capture_helpers import FakeClock, picture
 
 from edgefer.capture.fake import FakeSource
-from edgefer.capture.opencv import OpenCvSource, complete_pipeline, convert, scale_to_bytes
+from edgefer.capture.opencv import OpenCvSource, complete_pipeline, convert, gstreamer_limits, scale_to_bytes
 from edgefer.capture.picture import PictureSource
 from edgefer.capture.stacked import StackedSource
 from edgefer.errors import CameraError, ConfigError, InputError
@@ -27,11 +27,11 @@ class StandIn:
 
     images: Iterable[Any] = ()
     opens = True
-    fourcc = cv2.VideoWriter.fourcc(*"YUYV")
+    stamps_ms: Iterable[float] = ()
 
     def __init__(self) -> None:
         self.left = list(self.images)
-        self.settings: dict[int, float] = {}
+        self.stamps_left = list(self.stamps_ms)
         self.released = False
         type(self).last = self
 
@@ -40,14 +40,11 @@ class StandIn:
     def open(self, name: str, backend: int, limits: list[int]) -> bool:
         return self.opens
 
-    def set(self, key: int, value: float) -> bool:
-        self.settings[key] = value
-        return True
-
     def get(self, key: int) -> float:
-        return float(self.fourcc)
+        assert key == cv2.CAP_PROP_POS_MSEC
+        return self.stamps_left.pop(0)
 
-    def read(self) -> tuple[bool, Any]:
+    def read(self, into: Any = None) -> tuple[bool, Any]:
         image = self.left.pop(0)
         if isinstance(image, str):
             raise cv2.error("backend broke")
@@ -98,6 +95,24 @@ def test_a_stream_that_does_not_open_is_named_without_its_password(monkeypatch: 
         camera("rtsp://me:secret@camera/1")
 
 
+def test_no_line_about_a_pipeline_tells_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "rtspsrc location=rtsp://me:secret@camera/1 ! decodebin ! videoconvert"
+    monkeypatch.setattr("edgefer.capture.opencv._has_gstreamer", lambda: False)
+    with pytest.raises(CameraError, match=r"rtsp://camera/1 ! decodebin .*no GStreamer"):
+        OpenCvSource(Lens.VISIBLE, "gstreamer", text, (64, 48), 25.0).open()
+    monkeypatch.setattr("edgefer.capture.opencv._has_gstreamer", lambda: True)
+    monkeypatch.setattr(cv2, "VideoCapture", StandIn)
+    monkeypatch.setattr(StandIn, "opens", False)
+    with pytest.raises(CameraError, match=r"rtsp://camera/1 ! decodebin .*does not start"):
+        OpenCvSource(Lens.VISIBLE, "gstreamer", text, (64, 48), 25.0).open()
+
+
+def test_an_opencv_that_knows_no_limits_for_gstreamer_is_given_none() -> None:
+    """Ubuntu's 4.5 and 4.6 refuse to open a pipeline with them."""
+    assert [gstreamer_limits(v) for v in ("4.5.4", "4.6.0", "4.7.0-dev")] == [[], [], []]
+    assert all(len(gstreamer_limits(v)) == 4 for v in ("4.8.0", "4.10.0", "5.0.0-pre"))
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -126,6 +141,28 @@ def test_a_completed_pipeline_is_one_that_gstreamer_runs() -> None:
         ["gst-launch-1.0", "-q", *text.split()], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("stamps_ms", "taken"),
+    [
+        ([0.0, 33.3, 66.7, 100.0], [0, 33_300_000, 66_700_000, 100_000_000]),
+        ([0.0, 0.0, 0.0, 0.0], [0, "arrival", "arrival", "arrival"]),
+        ([-1.0, -1.0, -1.0, -1.0], ["arrival"] * 4),
+        ([40.0, 80.0, 80.0, 120.0], [40_000_000, 80_000_000, "arrival", "arrival"]),
+    ],
+)
+def test_a_pipeline_is_stamped_by_its_own_clock_as_long_as_that_runs(
+    stamps_ms: list[float], taken: list[object], clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cv2, "VideoCapture", StandIn)
+    monkeypatch.setattr("edgefer.capture.opencv._has_gstreamer", lambda: True)
+    monkeypatch.setattr(StandIn, "images", [picture(Lens.VISIBLE, k) for k in range(4)])
+    monkeypatch.setattr(StandIn, "stamps_ms", stamps_ms)
+    source = OpenCvSource(Lens.VISIBLE, "gstreamer", "nvarguscamerasrc", (64, 48), 25.0, clock=clock)
+    for _ in range(2):
+        source.open()
+        assert [source.read(0.1)[0].mono_ns for _ in range(4)] == [clock.now if t == "arrival" else t for t in taken]
 
 
 def test_reading_a_closed_camera_is_an_error() -> None:

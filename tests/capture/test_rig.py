@@ -99,7 +99,8 @@ def test_lockstep_delivers_every_frame() -> None:
     assert rig.counters()["visible_drops"] == 0
 
 
-def test_a_lens_that_never_delivers_costs_the_other_no_frame() -> None:
+def test_a_lens_that_never_delivers_costs_the_other_no_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgefer.capture.mailbox.OPENING_S", 0.0)
     visible, infrared = FakeSource(V), FakeSource(NIR)
     with Rig([visible, infrared], QUICK) as rig:
         for index in range(40):
@@ -292,6 +293,44 @@ def test_cameras_have_their_opening_time_from_the_start_and_not_from_the_buildin
         assert rig.next_pair(0.0) is not None
 
 
+def test_a_lens_that_opens_later_than_the_other_is_never_called_lost(clock: FakeClock) -> None:
+    mailbox, said = Mailbox(QUICK, EYES, False, clock), []
+    mailbox.start()
+    for k in range(75):
+        clock.wait(0.04)
+        mailbox.post((frame(Lens.VISIBLE, clock()),))
+        if k >= 50:
+            mailbox.post((frame(Lens.INFRARED, clock()),))
+        pair = mailbox.next_pair(0.0)
+        said += [(k, pair.visible_state, pair.infrared_state)] if pair is not None else []
+    assert said == [(k, LensState.OK, LensState.OK) for k in range(50, 75)]
+
+
+def test_a_lens_that_does_not_open_in_time_is_lost_and_the_other_goes_on(clock: FakeClock) -> None:
+    mailbox, said = Mailbox(QUICK, EYES, False, clock), {}
+    mailbox.start()
+    for _ in range(100):
+        clock.wait(0.04)
+        mailbox.post((frame(Lens.VISIBLE, clock()),))
+        pair = mailbox.next_pair(0.0)
+        if pair is not None:
+            said[clock.now / 1e9 - 1.0] = pair.infrared_state
+    assert min(said) == pytest.approx(OPENING_S)
+    assert set(said.values()) == {LensState.LOST}
+    assert len(said) == 26
+
+
+def test_a_spare_that_opens_later_keeps_nobody_waiting(clock: FakeClock) -> None:
+    mailbox = Mailbox(QUICK, [(Lens.VISIBLE, 0), (Lens.VISIBLE, 1)], False, clock)
+    mailbox.start()
+    mailbox.post((frame(Lens.VISIBLE, clock()),))
+    assert mailbox.next_pair(0.0) is not None
+    other = Mailbox(QUICK, [(Lens.VISIBLE, 0), (Lens.VISIBLE, 1)], False, clock)
+    other.start()
+    other.lose(V, 0)
+    assert other.next_pair(0.0) is None, "the spare may be opening still"
+
+
 def test_cameras_that_have_failed_or_delivered_are_not_opening_any_more(clock: FakeClock) -> None:
     mailbox = Mailbox(QUICK, EYES, False, clock)
     mailbox.start()
@@ -341,6 +380,16 @@ def test_a_bug_in_a_source_is_not_swallowed() -> None:
         next_lost(rig)
 
 
+def test_a_source_that_cannot_be_closed_leaves_nobody_waiting() -> None:
+    class Clinging(FakeSource):
+        def close(self) -> None:
+            super().close()
+            raise BufferError("cannot close exported pointers exist")
+
+    with Rig([Clinging(V, [90, Step.END])], QUICK) as rig, pytest.raises(BufferError):
+        next_lost(rig)
+
+
 def test_black_and_frozen_lenses_are_named_and_the_other_goes_on() -> None:
     still = np.full((48, 64, 3), 90, np.uint8)
     config = QUICK.model_copy(update={"frozen_s": 0.0, "tolerance_ms": 1000.0})
@@ -373,7 +422,7 @@ def test_of_two_lenses_of_a_spectrum_the_other_takes_over_when_one_dies(clock: F
     first, second = Unplugged(V, [], tries=3), FakeSource(V)
     first._clock = second._clock = clock
     config = QUICK.model_copy(update={"lost_s": 0.6})
-    with Rig([first, second, FakeSource(NIR, clock=clock)], config, clock) as rig:
+    with Rig([first, second, FakeSource(NIR, [Step.END], clock)], config, clock) as rig:
         assert rig.lenses == tuple(Lens)
 
         def shown() -> Frame:

@@ -100,6 +100,7 @@ RAW, JPEG = Mode("YUYV", 640, 480, 30.0), Mode("MJPG", 640, 480, 30.0)
         ([RAW, Mode("GREY", 640, 480, 30.0), Mode("Y16 ", 640, 480, 30.0)], NIR, 25, Mode("GREY", 640, 480, 30.0)),
         ([RAW, Mode("Y10 ", 640, 480, 0.0)], NIR, 25, Mode("Y10 ", 640, 480, 0.0)),
         ([Mode("YUYV", 640, 480, 10.0), Mode("MJPG", 640, 480, 15.0)], V, 25, Mode("MJPG", 640, 480, 15.0)),
+        ([RAW, JPEG], V, 60, RAW),
         ([Mode("H264", 640, 480, 30.0), RAW], V, 25, RAW),
     ],
 )  # fmt: skip
@@ -254,6 +255,38 @@ def test_a_node_that_is_no_camera_is_tried_again_but_seldom(capabilities: int, l
     with pytest.raises(WrongDeviceError, match=f"^/dev/v4l/by-id/cam: .*{line}") as told:
         source(kernel).open()
     assert pause_s(10, 1.0, told.value) == WRONG_LIMIT_S
+
+
+def test_16_bits_that_come_the_other_way_round_are_not_taken_for_ours() -> None:
+    assert [abi.name_of(abi.fourcc("Y16 ") | end << 31) for end in (0, 1)] == ["Y16 ", "Y16 -BE"]
+    with pytest.raises(CameraError, match="offers Y16 -BE, none"):
+        choose_mode([Mode("Y16 -BE", 640, 480, 30.0)], NIR, (640, 480), 25)
+
+
+def test_a_driver_that_sets_another_format_than_asked_for_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = FakeKernel()
+
+    def stubborn(self: FakeKernel, f: abi.Format) -> None:
+        f.pixelformat = abi.fourcc("H264")
+
+    monkeypatch.setitem(FakeKernel.CALLS, abi.S_FMT, stubborn)
+    with pytest.raises(CameraError, match="cam: was asked for YUYV and sends H264, which is not understood") as told:
+        source(kernel).open()
+    assert "gstreamer" in str(told.value)
+    assert kernel.open_files == set()
+
+
+def test_a_driver_that_says_ready_and_has_nothing_is_silent_too() -> None:
+    kernel, clock = FakeKernel(), FakeClock()
+    cam = source(kernel, clock=clock)
+    cam.open()
+    kernel._queued.clear()
+    kernel.wait = lambda fd, timeout_s: True  # type: ignore[method-assign]
+    assert cam.read(0.1) == ()
+    clock.wait(SILENCE_S)
+    with pytest.raises(CameraError, match="stopped sending"):
+        cam.read(0.1)
+    cam.close()
 
 
 def test_a_file_is_no_camera(tmp_path: Path) -> None:
