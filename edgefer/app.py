@@ -16,9 +16,10 @@ from edgefer.capture.rig import Rig
 from edgefer.config import Config, Locate
 from edgefer.control import Control, PrivacyMemory
 from edgefer.decide import Decider
-from edgefer.errors import EdgeferError
+from edgefer.errors import EdgeferError, Stopped
 from edgefer.health import StageTimes, Watchdog, memory_mb, power_mode, temperatures
 from edgefer.infer import Network, reason
+from edgefer.infer.engine import GpuError
 from edgefer.infer.tensorrt import DetectorEngine
 from edgefer.journal import fields
 from edgefer.life import Life, Step
@@ -49,17 +50,23 @@ def run(
     ``requests``: what SIGHUP asks for; ``reread`` gives the configuration as it is then.
     """
     life = Life(config.state.path())
-    serving = Serving(config, open_store(config), life)
+    serving = Serving(config, open_store(config), life, should_stop)
     config = visible_only(config) if serving.step is Step.VISIBLE_ONLY else config
     try:
         with (
             started(config, on_reading=on_reading, serving=serving) as pipeline,
             _reloader(pipeline, config, serving, requests or Requests(), reread or (lambda: config)),
         ):
+            serving.ready()
             _loop(config, pipeline, should_stop)
+    except GpuError:
+        raise  # counts as a crash: what steps down at last runs without a GPU
     except EdgeferError:
         life.end()  # told in one line and not cured by another bundle: no crash
         raise
+    except Stopped:
+        sdnotify.notify("STOPPING=1")
+        log.info("stopped while starting")
     life.end()
 
 
@@ -90,10 +97,11 @@ def started(
     bundle, network = serving.open()
     log.info("bundle %s opened on %s, golden vectors passed", bundle.title, network.backend)
     try:
-        locator = open_locator(config, network.backend, serving.fell_back)
+        locator = open_locator(config, network.backend, serving.fell_back, serving.tell)
     except BaseException:
         network.close()
         raise
+    pipeline = None
     try:
         stamper = Stamper(config.device, messages.new_stream(), messages.boot_id())
         publisher = open_publisher(config.publish, config.device, stamper, config.state)
@@ -110,9 +118,9 @@ def started(
                 yield pipeline
         finally:
             publisher.close(stamper.message(Status, state="stopped", session=max(1, now_ns() // 1_000_000)))
-    finally:
-        locator.close()
-        network.close()
+    finally:  # what serves now: a reload has closed what it replaced
+        (pipeline.locator if pipeline else locator).close()
+        (pipeline.network if pipeline else network).close()
 
 
 def _reloader(
@@ -120,7 +128,7 @@ def _reloader(
 ) -> Reloader:
     stamper, rig = pipeline.reporter.stamper, pipeline.rig
     parts = Parts(
-        locator=lambda new: open_locator(new, pipeline.network.backend, serving.fell_back),
+        locator=lambda new: open_locator(new, pipeline.network.backend, serving.fell_back, serving.tell),
         check=lambda new, bundle: registration_check(new, bundle, stamper),
         meta=lambda new, bundle: meta(new, bundle, stamper, rig),
     )
@@ -129,7 +137,12 @@ def _reloader(
     return reloader
 
 
-def open_locator(config: Config, backend: str, on_fallback: Callable[[str], object]) -> Locator:
+def open_locator(
+    config: Config,
+    backend: str,
+    on_fallback: Callable[[str], object],
+    progress: Callable[[str], object] = tell_start,
+) -> Locator:
     """The detector runs on the GPU when ``locate.backend`` says so, or is "auto" and the network's ``backend`` does.
 
     Raises EdgeferError of one line.
@@ -137,7 +150,7 @@ def open_locator(config: Config, backend: str, on_fallback: Callable[[str], obje
     asked, threads = config.locate.backend, config.infer.threads
     if asked == "tensorrt" or (asked == "auto" and backend == "tensorrt"):
         try:
-            return Locator(config.locate, threads, detector_engine(config, tell_start))
+            return Locator(config.locate, threads, detector_engine(config, progress))
         except Exception as e:  # as open_network: whatever a vendor's library raises
             if asked == "tensorrt":
                 raise

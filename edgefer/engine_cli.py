@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from edgefer import serving
 from edgefer.config import Config
@@ -36,15 +35,16 @@ def build(config: Config, target: str | None) -> int:
 
 def show(config: Config) -> None:
     cache = tensorrt.cache_of(config.infer)
-    for entry in cache.entries():
+    entries = cache.entries()
+    for entry in entries:
         about = entry.fault or (entry.key and f"{entry.key.library}, {entry.key.gpu}, {entry.key.capability}")
         print(f"{entry.path.name}  {entry.bytes / 1e6:.1f} MB  {about}")
-    print(f"{len(cache.entries())} engines in {cache.folder}", file=sys.stderr)
+    print(f"{len(entries)} engines in {cache.folder}", file=sys.stderr)
 
 
 def clean(config: Config) -> None:
-    gone: list[Path] = tensorrt.cache_of(config.infer).clean()
-    print(f"{len(gone)} files removed from {tensorrt.cache_of(config.infer).folder}")
+    cache = tensorrt.cache_of(config.infer)
+    print(f"{len(cache.clean(_tell))} files removed from {cache.folder}")
 
 
 def capability_of(text: str) -> tuple[int, int]:
@@ -57,4 +57,5 @@ def capability_of(text: str) -> tuple[int, int]:
 
 def _tell(step: str) -> None:
     serving.tell_start(step)
-    print(f"{step} ...", file=sys.stderr, flush=True)
+    if step:
+        print(f"{step} ...", file=sys.stderr, flush=True)

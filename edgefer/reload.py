@@ -20,7 +20,7 @@ from edgefer.align import Aligner
 from edgefer.bundle import Bundle
 from edgefer.config import LIVE, Config, Section
 from edgefer.decide import Decider
-from edgefer.errors import EdgeferError
+from edgefer.errors import EdgeferError, Stopped
 from edgefer.infer import Network
 from edgefer.journal import fields
 from edgefer.locate import Locator
@@ -115,6 +115,8 @@ class Reloader:
                 if request != AGAIN:
                     told = [("bundle_rolled_back", f"{request} refused: {e}"[:512])]
                     self._pipeline.changes.put(partial(self._tell, told=told))
+            except Stopped:
+                return
             except Exception:
                 log.exception("reload: internal error, please report it; everything stays as it is")
             finally:
@@ -142,7 +144,7 @@ class Reloader:
         decider = Decider(new.decide, m.labels, m.temperature, m.thresholds.min_conf, m.lenses_needed)
         self._config = new
         if locator:
-            yield lambda p: setattr(p, "locator", locator)
+            yield lambda p: self._relocate(p, locator)
         if network or new.align != old.align:
             yield lambda p: setattr(p, "aligner", aligner)
             yield lambda p: setattr(p, "check", check)
@@ -166,6 +168,11 @@ class Reloader:
         except EdgeferError:
             self._serving.infer = before
             raise
+
+    @staticmethod
+    def _relocate(p: Pipeline, locator: Locator) -> None:
+        old, p.locator = p.locator, locator
+        old.close()
 
     def _swap(self, p: Pipeline, bundle: Bundle, network: Network) -> None:
         old, p.network = p.network, network

@@ -111,13 +111,12 @@ class Buffer:
         self.host: np.ndarray[Any, Any] = drv.pagelocked_empty(shape, dtype, mem_flags=flags)
         self.host[...] = 0
         self._device: Any = None
-        if not mapped:
-            try:
-                self._device = drv.mem_alloc(self.host.nbytes)
-            except BaseException:
-                self.free()
-                raise
-        self.address = int(self.host.base.get_device_pointer() if self._device is None else self._device)
+        try:
+            self._device = None if mapped else drv.mem_alloc(self.host.nbytes)
+            self.address = int(self.host.base.get_device_pointer() if mapped else self._device)  # type: ignore[union-attr]
+        except BaseException:
+            self.free()
+            raise
 
     def upload(self, stream: Any) -> None:
         if self._device is not None:
@@ -150,20 +149,24 @@ class CudaGraph:
         graph = ctypes.c_void_p()
         _call("cuStreamBeginCapture_v2", self._stream, ctypes.c_int(self._THREAD_LOCAL))
         try:
-            enqueue()
-        finally:
-            _call("cuStreamEndCapture", self._stream, ctypes.byref(graph))
-        try:
+            try:
+                enqueue()
+            finally:  # else the stream would take no work ever after
+                _call("cuStreamEndCapture", self._stream, ctypes.byref(graph))
             _call("cuGraphInstantiateWithFlags", ctypes.byref(self._exec), graph, ctypes.c_ulonglong(0))
         finally:
-            _call("cuGraphDestroy", graph)
+            if graph:
+                with suppress(ServiceError):
+                    _call("cuGraphDestroy", graph)
 
     def launch(self) -> None:
         _call("cuGraphLaunch", self._exec, self._stream)
 
     def close(self) -> None:
+        """Never raises: on a GPU that failed every call answers with that failure, and more is to be freed."""
         if self._exec:
-            _call("cuGraphExecDestroy", self._exec)
+            with suppress(ServiceError):
+                _call("cuGraphExecDestroy", self._exec)
             self._exec = ctypes.c_void_p()
 
 

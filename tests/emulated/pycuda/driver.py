@@ -139,8 +139,9 @@ def mem_get_info() -> tuple[int, int]:
 
 
 class Stream:
-    def __init__(self) -> None:
+    def __init__(self, flags: int = 0) -> None:
         _need_context()
+        assert flags == 1, "not CU_STREAM_NON_BLOCKING"
         self.handle = next(_numbers)
         self.captured: list[Callable[[], None]] | None = None
         _streams[self.handle] = self
