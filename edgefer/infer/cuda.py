@@ -113,7 +113,7 @@ class Buffer:
         self._device: Any = None
         try:
             self._device = None if mapped else drv.mem_alloc(self.host.nbytes)
-            self.address = int(self.host.base.get_device_pointer() if mapped else self._device)  # type: ignore[union-attr]
+            self.address = int(self.host.base.get_device_pointer() if mapped else self._device)
         except BaseException:
             self.free()
             raise

@@ -275,7 +275,7 @@ def test_a_builder_without_a_step_is_ended(
 def test_a_build_can_be_ended_and_leaves_no_process(
     emulated: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C and memory that runs out are the parent's to judge: the child ignores the one and goes first at the other."""
+    """Ctrl-C and memory that runs out are not the child's to judge: it ignores the one and goes first at the other."""
     monkeypatch.setenv("EMULATED_FAULT", "builder-hangs")
     file, options = bundle_graphs(open_bundle())[0]
     seen: list[Path] = []

@@ -74,19 +74,27 @@ def network(place: Place) -> Iterator[Network]:
     opened.close()
 
 
+def as_it_stands() -> Any:
+    """The engine's own graph in ONNX Runtime, Q/DQ computed as they stand: the graph for ONNX Runtime is another one."""
+    ort = pytest.importorskip("onnxruntime")
+    options = ort.SessionOptions()
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    options.log_severity_level = 3
+    file = bundle_graphs(open_bundle())[0][0]
+    return ort.InferenceSession(file.read_bytes(), options, ["CPUExecutionProvider"])
+
+
 def test_the_engine_equals_onnx_runtime(network: Network, place: Place) -> None:
     """Probabilities within 0.02, the same answer in 99 of 100."""
-    reference = open_network(open_bundle(), Infer(backend="onnxruntime"))
-    t = open_bundle().manifest.temperature
+    reference, t = as_it_stands(), open_bundle().manifest.temperature
 
     def both(pair: AlignedPair) -> tuple[Scores, Scores]:
-        return network.infer(pair), reference.infer(pair)
+        return network.infer(pair), Scores(reference.run(["logits"], feed(pair))[0][0])
 
     found = [both(pair) for pair in pairs(place.pictures)]
     gaps = [np.abs(a.probabilities(t) - b.probabilities(t)).max() for a, b in found]
     assert max(gaps) <= 0.02
     assert np.mean([a.logits.argmax() == b.logits.argmax() for a, b in found]) >= 0.99
-    reference.close()
 
 
 def test_ten_thousand_inferences_without_a_byte_of_growth(place: Place) -> None:

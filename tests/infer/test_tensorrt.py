@@ -6,6 +6,7 @@ What NVIDIA's own code does is asked where it can run: test_builder_rtx.py (the 
 from __future__ import annotations
 
 import logging
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -176,8 +177,6 @@ def test_a_reload_gives_back_the_engines_it_replaces(emulated: ModuleType, tmp_p
 
 
 def test_without_the_library_or_pycuda_it_says_what_to_install(emulated: ModuleType, monkeypatch: Any) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
     with pytest.raises(ServiceError, match=r"JetPack .*--system-site-packages"):
@@ -197,16 +196,15 @@ def test_every_version_from_10_3_on_is_taken(version: str, emulated: ModuleType,
 @pytest.mark.parametrize("memory", ["copy", "mapped"])
 @pytest.mark.parametrize("graph", [True, False])
 def test_every_manner_gives_the_same_answers(memory: str, graph: bool, emulated: ModuleType) -> None:
-    plain = open_network(open_bundle(), Infer(backend="onnxruntime", threads=1))
+    plain = load("tensorrt").trt._session(bundle_graphs(open_bundle())[0][0].read_bytes())
     one = engine(memory=memory, cuda_graph=graph)
     assert one.graph_used == graph
     emulated.copies.clear()
     for k in range(4):
-        assert np.array_equal(one.infer(feed(k))["logits"][0], plain.infer(pair(k)).logits)
+        assert np.array_equal(one.infer(feed(k))["logits"], plain.run(["logits"], feed(k))[0])
     sizes = [sum(feed()[n].nbytes for n in one.inputs), 4 * len(open_bundle().manifest.labels)]
     assert sum(emulated.copies) == (4 * sum(sizes) if memory == "copy" else 0), "uint8 pictures up, logits down"
     one.close()
-    plain.close()
 
 
 def test_auto_memory_is_shared_where_the_gpu_is_part_of_the_processor(emulated: ModuleType, monkeypatch: Any) -> None:
@@ -283,7 +281,7 @@ def test_an_opening_that_fails_half_way_leaves_nothing_on_the_gpu(emulated: Modu
         return emulated.DeviceAllocation(size)
 
     monkeypatch.setattr(emulated, "mem_alloc", short)
-    with pytest.raises(ServiceError, match=r"classifier\.onnx: the GPU refuses .*out of memory"):
+    with pytest.raises(ServiceError, match=r"classifier.*\.onnx: the GPU refuses .*out of memory"):
         engine()
     # the fixture holds that no memory is left
 
@@ -436,8 +434,6 @@ def test_bench_prints_every_manner_and_what_the_runner_adds(
 
 
 def test_bench_without_a_gpu_says_so(monkeypatch: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    import sys
-
     from edgefer.cli import main
 
     monkeypatch.setattr("edgefer.infer.cuda._opened", [])
