@@ -75,7 +75,7 @@ def network(place: Place) -> Iterator[Network]:
 
 
 def as_it_stands() -> Any:
-    """The engine's own graph in ONNX Runtime, Q/DQ computed as they stand: the graph for ONNX Runtime is another one."""
+    """The engine's own graph in ONNX Runtime, Q/DQ computed as they stand: ONNX Runtime's graph is another."""
     ort = pytest.importorskip("onnxruntime")
     options = ort.SessionOptions()
     options.add_session_config_entry("session.disable_quant_qdq", "1")
