@@ -15,7 +15,7 @@ from edgefer.messages import clock_synchronised
 
 NODES = (
     "/dev/nvmap", "/dev/nvhost-gpu", "/dev/nvhost-ctrl-gpu", "/dev/nvgpu/igpu0/ctrl", "/dev/nvidia0", "/dev/nvidiactl",
-    "/dev/dri/renderD128",
+    "/dev/nvidia-uvm", "/dev/dri/renderD128",
 )  # fmt: skip
 POWER_STATUS, POWER_MODES = Path("/var/lib/nvpmodel/status"), Path("/etc/nvpmodel.conf")
 ADVICE = "choose the one of your power budget with `nvpmodel -m ID`; `jetson_clocks` keeps the clocks from sagging"

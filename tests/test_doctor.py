@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -70,6 +72,15 @@ def test_a_node_that_cannot_be_used_is_named_with_the_remedy(tmp_path: Path, mon
     monkeypatch.setattr("os.access", lambda path, how: "nvmap" not in str(path))
     with pytest.raises(ServiceError, match=r"nvmap: no access .*usermod -aG video,render"):
         nvidia.permissions(settings, (str(gpu),))
+
+
+def test_every_gpu_node_the_doctor_asks_for_is_open_to_the_unit() -> None:
+    """Else `runuser` reaches the GPU and the service does not: it would run on ONNX Runtime for ever."""
+    unit = (Path(__file__).parents[1] / "systemd" / "edgefer-daemon.service").read_text()
+    allowed = re.findall(r"^DeviceAllow=(\S+) rw$", unit, re.MULTILINE)
+    groups = {"char-nvidia*": "/dev/nvidia*", "char-drm": "/dev/dri/*"}
+    for node in nvidia.NODES:
+        assert any(fnmatch(node, groups.get(rule, rule)) for rule in allowed), node
 
 
 def test_an_unset_clock_is_a_note_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
