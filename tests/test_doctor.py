@@ -8,7 +8,6 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
-
 from release_workshop import Workshop
 
 from edgefer import doctor

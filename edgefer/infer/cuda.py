@@ -26,7 +26,10 @@ _lock = threading.Lock()
 
 @dataclass(frozen=True)
 class Gpu:
-    """What an engine is built for: the GPU's name and compute capability."""
+    """What an engine is built for: the GPU's name with its multiprocessors, and its compute capability.
+
+    Every Jetson Orin calls itself Orin, and a disk may move from a Nano (8 SM) to an AGX (16 SM).
+    """
 
     name: str
     capability: tuple[int, int]
@@ -55,8 +58,9 @@ class Cuda:
         try:
             drv.init()
             device = drv.Device(0)
-            self.gpu = Gpu(device.name(), tuple(device.compute_capability()))
             asked = drv.device_attribute
+            name = f"{device.name()} ({device.get_attribute(asked.MULTIPROCESSOR_COUNT)} SM)"
+            self.gpu = Gpu(name, tuple(device.compute_capability()))
             self.integrated = bool(device.get_attribute(asked.INTEGRATED))
             self.can_map = bool(device.get_attribute(asked.CAN_MAP_HOST_MEMORY))
             self._context = device.retain_primary_context()

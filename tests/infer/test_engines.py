@@ -313,6 +313,18 @@ def test_a_long_start_is_told_to_the_service_manager(
     assert heard == [], "from the cache there is nothing to wait for"
 
 
+def test_another_number_of_multiprocessors_is_another_gpu(
+    emulated: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Orin Nano and AGX Orin share name and compute capability; a cloned disk must not bring the wrong engine."""
+    file, options = bundle_graphs(open_bundle())[0]
+    for count in (8, 16):
+        monkeypatch.setitem(emulated.ATTRIBUTES, "MULTIPROCESSOR_COUNT", count)
+        monkeypatch.setattr("edgefer.infer.cuda._opened", [])
+        open_engine(file, options, Infer(engines=str(tmp_path)), silent).close()
+    assert len(EngineCache(tmp_path).entries()) == 2
+
+
 def test_engine_build_list_clean(emulated: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "edgefer.toml"
     file.write_text(f'[infer]\nengines = "{tmp_path / "engines"}"\n')
@@ -321,7 +333,7 @@ def test_engine_build_list_clean(emulated: ModuleType, tmp_path: Path, capsys: p
     assert main(["engine", "list", "--config", str(file)]) == EX_OK
     shown = capsys.readouterr().out.splitlines()
     assert len(shown) == 2
-    assert all("tensorrt 10.3.0, Emulated GPU, 8.7" in line for line in shown)
+    assert all("tensorrt 10.3.0, Emulated GPU (8 SM), 8.7" in line for line in shown)
     next((tmp_path / "engines").glob("classifier*")).write_bytes(b"spoilt")
     assert main(["engine", "list", "--config", str(file)]) == EX_OK
     assert "not an engine of ours" in capsys.readouterr().out

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from edgefer import app
+from edgefer.bench_engine import within
 from edgefer.bundle import open_bundle
 from edgefer.capture.rig import Rig
 from edgefer.config import Config, Infer, build
@@ -430,7 +431,23 @@ def test_bench_prints_every_manner_and_what_the_runner_adds(
             assert t["runner_us"] == pytest.approx(t["p50_us"] - t["gpu_us"])
     out = capsys.readouterr().out
     assert out.count("  network ") == 4
+    assert out.count("  within") + out.count("  OVER") == 8
     assert "detector, decoding and network together" in out
+
+
+def test_the_gpus_own_time_is_that_of_runs_in_a_row(emulated: ModuleType) -> None:
+    """A single run would hold the wait for its launch, and so hide what our runner adds."""
+    one = engine(memory="copy", cuda_graph=False)
+    emulated.events.clear()
+    assert one.gpu_seconds(feed(), runs=5) > 0
+    before, after = emulated.events
+    assert after - before == 5 * (len(one.inputs) + len(one.outputs))
+    one.close()
+
+
+@pytest.mark.parametrize(("runner", "gpu", "good"), [(29, 100, True), (31, 100, False), (99, 1000, True)])
+def test_what_the_runner_may_add(runner: float, gpu: float, good: bool) -> None:
+    assert within({"runner_us": runner, "gpu_us": gpu}) is good
 
 
 def test_bench_without_a_gpu_says_so(monkeypatch: Any, capsys: pytest.CaptureFixture[str]) -> None:
