@@ -92,10 +92,10 @@ def _detector(settings: Config) -> str:
 
 def _bundle(settings: Config) -> str:
     """Of what the service would serve with; that it would do without TensorRT is a note."""
-    from edgefer import serving
+    from edgefer import engine_cli, serving
 
     opened, why = serving.bundle_to_serve(settings), list[str]()
-    network = serving.open_checked(opened, settings.infer, why.append)
+    network = serving.open_checked(opened, settings.infer, why.append, engine_cli.tell)
     network.close()
     said = f"{opened.title}, {len(opened.golden.logits)} golden vectors pass here on {network.backend}"
     if why:

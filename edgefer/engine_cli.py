@@ -25,7 +25,7 @@ def build(config: Config, target: str | None) -> int:
     worst = EX_OK
     for file, options in graphs:
         try:
-            key = tensorrt.prepare(file, options, config.infer, _tell, capability)
+            key = tensorrt.prepare(file, options, config.infer, tell, capability)
             print(f"ok    {file.name}: {tensorrt.cache_of(config.infer).folder / key.file}")
         except EdgeferError as e:
             print(f"FAIL  {e}")
@@ -44,7 +44,7 @@ def show(config: Config) -> None:
 
 def clean(config: Config) -> None:
     cache = tensorrt.cache_of(config.infer)
-    print(f"{len(cache.clean(_tell))} files removed from {cache.folder}")
+    print(f"{len(cache.clean(tell))} files removed from {cache.folder}")
 
 
 def capability_of(text: str) -> tuple[int, int]:
@@ -55,7 +55,8 @@ def capability_of(text: str) -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def _tell(step: str) -> None:
+def tell(step: str) -> None:
+    """To the service manager, where there is one, and to the user."""
     serving.tell_start(step)
     if step:
         print(f"{step} ...", file=sys.stderr, flush=True)

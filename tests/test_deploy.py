@@ -6,9 +6,12 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from edgefer.infer.cuda import has_driver
 
 ROOT = Path(__file__).parents[1]
 INSTALL = ROOT / "deploy" / "install.sh"
@@ -101,3 +104,20 @@ def test_every_file_it_installs_is_in_the_checkout() -> None:
     assert len(named) >= 4
     assert all((ROOT / name).is_file() for name in named)
     assert os.access(INSTALL, os.X_OK)
+
+
+def test_the_gpu_suite_brings_pycuda_and_skips_nothing() -> None:
+    """Without PyCUDA every one of its tests would be skipped, and the command would end well."""
+    make = shutil.which("make")
+    if make is None:
+        pytest.skip("make is not installed")
+    command = [make, "-n", "test-gpu", "VENV=/nonexistent", "EXTRAS=cpu"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "edgefer[cpu,tensorrt]" in done.stdout
+    assert re.search(r"EDGEFER_GPU=required \S+ -m pytest -m gpu tests/infer", done.stdout)
+    environment = {**os.environ, "EDGEFER_GPU": "required"}
+    suite = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-k", "fifty", "-p", "no:cacheprovider", "tests/infer"]
+    if not has_driver():
+        ran = subprocess.run(suite, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
+        assert ran.returncode == 1
+        assert "no NVIDIA GPU" in ran.stdout

@@ -341,6 +341,16 @@ def test_engine_build_list_clean(emulated: ModuleType, tmp_path: Path, capsys: p
     assert capsys.readouterr().out.startswith("2 files removed")
 
 
+@pytest.mark.parametrize("command", [["doctor"], ["bundle", "verify"]])
+def test_commands_that_build_on_the_way_say_so(
+    command: list[str], emulated: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Minutes of silence look like a hang."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert main(command) == EX_OK
+    assert "building classifier ...\n" in capsys.readouterr().err
+
+
 def test_engine_build_without_a_gpu_is_one_line(monkeypatch: Any, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("edgefer.infer.cuda._opened", [])
     monkeypatch.setitem(sys.modules, "pycuda.driver", None)
