@@ -35,7 +35,7 @@ class RejectedPlan(ServiceError):
 
 
 class GpuError(ServiceError):
-    """The GPU failed in the middle of its work. It counts as a crash: the third step down is without a GPU."""
+    """The GPU failed in the middle of its work. It counts as a crash: the last step down does without a GPU."""
 
 
 @dataclass(frozen=True)
