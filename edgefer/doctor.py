@@ -10,11 +10,10 @@ import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from edgefer import bundle as bundles
 from edgefer import config as configuration
 from edgefer import doctor_nvidia as nvidia
 from edgefer.config import Config
-from edgefer.errors import EX_OK, BundleError, EdgeferError, ServiceError
+from edgefer.errors import EX_OK, EX_SOFTWARE, BundleError, EdgeferError, ServiceError
 from edgefer.types import FramePair, Lens, LensState, now_ns
 
 Check = Callable[[], str]
@@ -43,6 +42,8 @@ def _outcome(check: Check) -> tuple[str, str, int]:
         return "note", str(note), EX_OK
     except EdgeferError as e:
         return "FAIL", str(e), e.exit_code
+    except Exception as e:  # the other checks are still worth hearing
+        return "FAIL", f"internal error, please report it: {type(e).__name__}: {e}", EX_SOFTWARE
 
 
 def _checks(settings: Config, configured: bool) -> dict[str, Check]:
@@ -91,12 +92,16 @@ def _detector(settings: Config) -> str:
 
 
 def _bundle(settings: Config) -> str:
-    from edgefer.infer import open_network
+    """Of what the service would serve with; that it would do without TensorRT is a note."""
+    from edgefer import engine_cli, serving
 
-    opened = bundles.open_bundle(Path(settings.infer.bundle) if settings.infer.bundle else bundles.DEFAULT)
-    network = open_network(opened, settings.infer)
+    opened, why = serving.bundle_to_serve(settings), list[str]()
+    network = serving.open_checked(opened, settings.infer, why.append, engine_cli.tell)
     network.close()
-    return f"{opened.title}, {len(opened.golden.logits)} golden vectors pass here on {network.backend}"
+    said = f"{opened.title}, {len(opened.golden.logits)} golden vectors pass here on {network.backend}"
+    if why:
+        raise nvidia.Note(f"{said}; TensorRT does not serve: {why[0]}")
+    return said
 
 
 def _cameras(settings: Config) -> str:

@@ -15,7 +15,7 @@ from edgefer.messages import clock_synchronised
 
 NODES = (
     "/dev/nvmap", "/dev/nvhost-gpu", "/dev/nvhost-ctrl-gpu", "/dev/nvgpu/igpu0/ctrl", "/dev/nvidia0", "/dev/nvidiactl",
-    "/dev/dri/renderD128",
+    "/dev/nvidia-uvm", "/dev/dri/renderD128",
 )  # fmt: skip
 POWER_STATUS, POWER_MODES = Path("/var/lib/nvpmodel/status"), Path("/etc/nvpmodel.conf")
 ADVICE = "choose the one of your power budget with `nvpmodel -m ID`; `jetson_clocks` keeps the clocks from sagging"
@@ -44,9 +44,12 @@ def library() -> str:
 
 def power(status: Path = POWER_STATUS, modes: Path = POWER_MODES) -> str:
     try:
-        number = int(re.sub(r"\D", "", status.read_text()) or -1)
+        found = re.search(r"\bpmode:(\d+)", status.read_text())
     except OSError:
         raise Note("no nvpmodel here: not a Jetson") from None
+    if found is None:
+        raise Note(f"{status}: names no mode; `nvpmodel -q` tells it")
+    number = int(found[1])
     named = dict(_modes(modes))
     others = ", ".join(f"{k} {v}" for k, v in sorted(named.items()) if k != number)
     return f"mode {number} {named.get(number, '')}".rstrip() + (f"; others: {others}; {ADVICE}" if others else "")
@@ -61,7 +64,8 @@ def _modes(file: Path) -> list[tuple[int, str]]:
 
 
 def permissions(settings: Config, nodes: tuple[str, ...] = NODES) -> str:
-    lenses = [d for d in (settings.capture.visible, settings.capture.infrared) if d.startswith("/dev/")]
+    c = settings.capture
+    lenses = [d for d in (c.visible, c.infrared, c.visible2, c.infrared2, c.source) if d.startswith("/dev/")]
     there = [node for node in (*nodes, *lenses) if Path(node).exists()]
     if not there:
         raise Note("no GPU or camera nodes here")

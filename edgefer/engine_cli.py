@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from edgefer import serving
 from edgefer.config import Config
@@ -26,7 +25,7 @@ def build(config: Config, target: str | None) -> int:
     worst = EX_OK
     for file, options in graphs:
         try:
-            key = tensorrt.prepare(file, options, config.infer, _tell, capability)
+            key = tensorrt.prepare(file, options, config.infer, tell, capability)
             print(f"ok    {file.name}: {tensorrt.cache_of(config.infer).folder / key.file}")
         except EdgeferError as e:
             print(f"FAIL  {e}")
@@ -36,15 +35,16 @@ def build(config: Config, target: str | None) -> int:
 
 def show(config: Config) -> None:
     cache = tensorrt.cache_of(config.infer)
-    for entry in cache.entries():
+    entries = cache.entries()
+    for entry in entries:
         about = entry.fault or (entry.key and f"{entry.key.library}, {entry.key.gpu}, {entry.key.capability}")
         print(f"{entry.path.name}  {entry.bytes / 1e6:.1f} MB  {about}")
-    print(f"{len(cache.entries())} engines in {cache.folder}", file=sys.stderr)
+    print(f"{len(entries)} engines in {cache.folder}", file=sys.stderr)
 
 
 def clean(config: Config) -> None:
-    gone: list[Path] = tensorrt.cache_of(config.infer).clean()
-    print(f"{len(gone)} files removed from {tensorrt.cache_of(config.infer).folder}")
+    cache = tensorrt.cache_of(config.infer)
+    print(f"{len(cache.clean(tell))} files removed from {cache.folder}")
 
 
 def capability_of(text: str) -> tuple[int, int]:
@@ -55,6 +55,8 @@ def capability_of(text: str) -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def _tell(step: str) -> None:
+def tell(step: str) -> None:
+    """To the service manager, where there is one, and to the user."""
     serving.tell_start(step)
-    print(f"{step} ...", file=sys.stderr, flush=True)
+    if step:
+        print(f"{step} ...", file=sys.stderr, flush=True)

@@ -46,3 +46,7 @@ class CameraError(EdgeferError):
 
 class ServiceError(EdgeferError):
     exit_code = EX_UNAVAILABLE
+
+
+class Stopped(BaseException):
+    """The service was told to stop while it was still starting: no error, and no fallback may catch it."""

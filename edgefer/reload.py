@@ -20,13 +20,13 @@ from edgefer.align import Aligner
 from edgefer.bundle import Bundle
 from edgefer.config import LIVE, Config, Section, without_password
 from edgefer.decide import Decider
-from edgefer.errors import EdgeferError
+from edgefer.errors import EdgeferError, Stopped
 from edgefer.infer import Network
 from edgefer.journal import fields
 from edgefer.locate import Locator
 from edgefer.messages import EventSystem, Message, Meta, Stamper
 from edgefer.pipeline import Pipeline
-from edgefer.serving import Serving, Stopped, Told
+from edgefer.serving import Serving, Told
 from edgefer.types import Face, FramePair
 
 log = logging.getLogger("edgefer.reload")

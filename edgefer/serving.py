@@ -12,7 +12,7 @@ from edgefer import bundle as bundles
 from edgefer import sdnotify
 from edgefer.bundle import Bundle
 from edgefer.config import Config, Infer
-from edgefer.errors import BundleError, EdgeferError
+from edgefer.errors import BundleError, EdgeferError, Stopped
 from edgefer.infer import Network, open_network
 from edgefer.infer.builder import STALL_S
 from edgefer.journal import fields
@@ -28,10 +28,6 @@ Told = tuple[str, str]
 """kind and detail of an event/system"""
 
 
-class Stopped(BaseException):
-    """A stop was asked for while something slow was being opened. No Exception: nothing falls back because of it."""
-
-
 def self_test(bundle: Bundle) -> None:
     """The golden vectors on this machine. Raises BundleError."""
     open_checked(bundle, Infer()).close()
@@ -39,13 +35,16 @@ def self_test(bundle: Bundle) -> None:
 
 def tell_start(step: str) -> None:
     """A long start (an engine is being built) goes on: the service manager waits as long as steps come."""
-    sdnotify.notify(f"EXTEND_TIMEOUT_USEC={int((STALL_S + 60) * 1e6)}\nSTATUS={step}")
+    if step:
+        sdnotify.notify(f"EXTEND_TIMEOUT_USEC={int((STALL_S + 60) * 1e6)}\nSTATUS={step}")
 
 
 def open_checked(
-    bundle: Bundle, infer: Infer, on_fallback: Callable[[str], object] = lambda why: None,
+    bundle: Bundle,
+    infer: Infer,
+    on_fallback: Callable[[str], object] = lambda why: None,
     progress: Callable[[str], object] = tell_start,
-) -> Network:  # fmt: skip
+) -> Network:
     """The network of ``bundle``, which must be made with our face detector and pass its golden vectors here.
 
     ``on_fallback`` hears why TensorRT does not serve where it was to.
@@ -90,8 +89,9 @@ class Serving:
         self, config: Config, store: Store | None = None, life: Life | None = None,
         should_stop: Callable[[], bool] = lambda: False,
     ) -> None:  # fmt: skip
-        self._should_stop = should_stop
         self.infer, self.store, self.life = config.infer, store, life or Life(None)
+        self._should_stop = should_stop
+        self._starting, self._said = True, False
         self.step = self.life.begin()
         self.heart = Heart(time.monotonic, config.update.confirm_s, self.life.steady)
         self.bundle: Bundle | None = None
@@ -110,15 +110,23 @@ class Serving:
             self._take_back(trial, f"{self.life.record.crashes} crashes in a row")
         return self._note(self._staged() or self._load(bundles.DEFAULT))
 
+    def tell(self, step: str) -> None:
+        """What a long opening is doing. Raises Stopped when the service is to end: a stop must not wait for a build."""
+        if self._should_stop():
+            raise Stopped
+        if self._starting and step:
+            self._said = True
+            tell_start(step)
+
+    def ready(self) -> None:
+        """From now on no time is asked for: it would hold the watchdog off as well (systemd extends both)."""
+        self._starting = False
+        if self._said:
+            sdnotify.notify("STATUS=")  # not "building ..." for as long as the service runs
+
     def take_told(self) -> list[Told]:
         told, self._told = self._told, []
         return told
-
-    def progress(self, step: str) -> None:
-        """A step of something slow, an engine being built. Raises Stopped: a stop waits for no engine."""
-        if self._should_stop():
-            raise Stopped
-        tell_start(step)
 
     def fell_back(self, why: str) -> None:
         self._told.append(("backend_fallback", why[:512]))
@@ -193,7 +201,7 @@ class Serving:
         while self.store is not None and (name := self.store.current()) is not None:
             try:
                 bundle = self.store.open(name)
-                return bundle, open_checked(bundle, self.infer, self.fell_back, self.progress)
+                return bundle, open_checked(bundle, self.infer, self.fell_back, self.tell)
             except BundleError as e:
                 if not self._take_back(name, str(e)):
                     return None
@@ -218,7 +226,7 @@ class Serving:
 
     def _load(self, path: Path) -> tuple[Bundle, Network]:
         bundle = bundles.open_bundle(path)
-        return bundle, open_checked(bundle, self.infer, self.fell_back, self.progress)
+        return bundle, open_checked(bundle, self.infer, self.fell_back, self.tell)
 
     def _note(self, opened: tuple[Bundle, Network]) -> tuple[Bundle, Network]:
         """A change that nobody has told yet is told: it came from the command line or with an update of the package."""

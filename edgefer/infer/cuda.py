@@ -26,7 +26,10 @@ _lock = threading.Lock()
 
 @dataclass(frozen=True)
 class Gpu:
-    """What an engine is built for: the GPU's name and compute capability."""
+    """What an engine is built for: the GPU's name with its multiprocessors, and its compute capability.
+
+    Every Jetson Orin calls itself Orin, and a disk may move from a Nano (8 SM) to an AGX (16 SM).
+    """
 
     name: str
     capability: tuple[int, int]
@@ -55,8 +58,9 @@ class Cuda:
         try:
             drv.init()
             device = drv.Device(0)
-            self.gpu = Gpu(device.name(), tuple(device.compute_capability()))
             asked = drv.device_attribute
+            name = f"{device.name()} ({device.get_attribute(asked.MULTIPROCESSOR_COUNT)} SM)"
+            self.gpu = Gpu(name, tuple(device.compute_capability()))
             self.integrated = bool(device.get_attribute(asked.INTEGRATED))
             self.can_map = bool(device.get_attribute(asked.CAN_MAP_HOST_MEMORY))
             self._context = device.retain_primary_context()
@@ -111,13 +115,12 @@ class Buffer:
         self.host: np.ndarray[Any, Any] = drv.pagelocked_empty(shape, dtype, mem_flags=flags)
         self.host[...] = 0
         self._device: Any = None
-        if not mapped:
-            try:
-                self._device = drv.mem_alloc(self.host.nbytes)
-            except BaseException:
-                self.free()
-                raise
-        self.address = int(self.host.base.get_device_pointer() if self._device is None else self._device)
+        try:
+            self._device = None if mapped else drv.mem_alloc(self.host.nbytes)
+            self.address = int(self.host.base.get_device_pointer() if mapped else self._device)
+        except BaseException:
+            self.free()
+            raise
 
     def upload(self, stream: Any) -> None:
         if self._device is not None:
@@ -150,20 +153,24 @@ class CudaGraph:
         graph = ctypes.c_void_p()
         _call("cuStreamBeginCapture_v2", self._stream, ctypes.c_int(self._THREAD_LOCAL))
         try:
-            enqueue()
-        finally:
-            _call("cuStreamEndCapture", self._stream, ctypes.byref(graph))
-        try:
+            try:
+                enqueue()
+            finally:  # else the stream would take no work ever after
+                _call("cuStreamEndCapture", self._stream, ctypes.byref(graph))
             _call("cuGraphInstantiateWithFlags", ctypes.byref(self._exec), graph, ctypes.c_ulonglong(0))
         finally:
-            _call("cuGraphDestroy", graph)
+            if graph:
+                with suppress(ServiceError):
+                    _call("cuGraphDestroy", graph)
 
     def launch(self) -> None:
         _call("cuGraphLaunch", self._exec, self._stream)
 
     def close(self) -> None:
+        """Never raises: on a GPU that failed every call answers with that failure, and more is to be freed."""
         if self._exec:
-            _call("cuGraphExecDestroy", self._exec)
+            with suppress(ServiceError):
+                _call("cuGraphExecDestroy", self._exec)
             self._exec = ctypes.c_void_p()
 
 

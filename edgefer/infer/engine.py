@@ -22,6 +22,9 @@ from edgefer.infer.network import Array, Signature, check_feed
 from edgefer.infer.vendor import Vendor
 
 log = logging.getLogger("edgefer.tensorrt")
+_NON_BLOCKING = 1
+"""CU_STREAM_NON_BLOCKING, for which PyCUDA has no name: what others put on the default stream neither waits for this
+one nor breaks its capture"""
 _TYPES: dict[str, type[np.generic]] = {
     "FLOAT": np.float32, "HALF": np.float16, "UINT8": np.uint8, "INT8": np.int8, "INT32": np.int32, "INT64": np.int64,
 }  # fmt: skip
@@ -29,6 +32,10 @@ _TYPES: dict[str, type[np.generic]] = {
 
 class RejectedPlan(ServiceError):
     """The library does not take this plan: another GPU's, another version's, or damaged. Build it again."""
+
+
+class GpuError(ServiceError):
+    """The GPU failed in the middle of its work. It counts as a crash: the last step down does without a GPU."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ class Engine:
             raise
 
     def infer(self, feed: dict[str, Array]) -> dict[str, Array]:
-        """Outputs by name, arrays of their own. Raises ValueError (wrong input, closed) or ServiceError (the GPU)."""
+        """Outputs by name, arrays of their own. Raises ValueError (wrong input, closed) or GpuError."""
         check_feed(self.inputs, feed)
         with self._lock:
             if self._context is None:
@@ -77,25 +84,30 @@ class Engine:
             try:
                 with self._cuda.current():
                     return self._run(feed)
-            except self._cuda.drv.Error as e:
-                raise ServiceError(f"{self.title}: the GPU failed ({e}); a restart opens it anew") from None
+            except (self._cuda.drv.Error, ServiceError) as e:
+                raise GpuError(f"{self.title}: the GPU failed ({e}); a restart opens it anew") from None
 
-    def gpu_seconds(self, feed: dict[str, Array]) -> float:
-        """One run as the GPU's own clock sees it, copies included, seconds."""
+    def gpu_seconds(self, feed: dict[str, Array], runs: int = 8) -> float:
+        """One run as the GPU's own clock sees it, copies included, seconds: the mean of ``runs`` in a row.
+
+        In a row, since the GPU would else wait for the first launch, and that wait is the runner's and not the GPU's.
+        """
         check_feed(self.inputs, feed)
         drv = self._cuda.drv
         with self._lock, self._cuda.current():
             before, after = drv.Event(), drv.Event()
             self._fill(feed)
-            before.record(self._stream)
             self._launch()
+            before.record(self._stream)
+            for _ in range(runs):
+                self._launch()
             after.record(self._stream)
             after.synchronize()
-            return float(before.time_till(after)) / 1e3
+            return float(before.time_till(after)) / 1e3 / runs
 
     def close(self) -> None:
-        """Free everything on the GPU and the page-locked memory; again: nothing."""
-        with self._lock, self._cuda.current():
+        """Free everything on the GPU and the page-locked memory; again: nothing. Never raises for a GPU that failed."""
+        with self._lock, suppress(self._cuda.drv.Error), self._cuda.current():
             if self._stream is not None:
                 with suppress(self._cuda.drv.Error):  # a GPU that failed has nothing left to wait for
                     self._stream.synchronize()
@@ -122,7 +134,7 @@ class Engine:
 
     def _bind(self, mapped: bool) -> None:
         engine, trt = self._engine, self._vendor.trt
-        self._stream = self._cuda.drv.Stream()
+        self._stream = self._cuda.drv.Stream(_NON_BLOCKING)
         for k in range(engine.num_io_tensors):
             name = engine.get_tensor_name(k)
             shape = tuple(engine.get_tensor_shape(name))
@@ -132,7 +144,8 @@ class Engine:
             into = self.inputs if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT else self.outputs
             into[name] = (dtype, shape)
             self._buffers[name] = buffer = Buffer(self._cuda, dtype, shape, mapped)
-            self._context.set_tensor_address(name, buffer.address)
+            if not self._context.set_tensor_address(name, buffer.address):
+                raise ServiceError(f"{self.title}: {self._vendor.title} does not take {name}: {self._vendor.cause()}")
 
     def _capture(self) -> None:
         """Only what answers exactly like the stream is used. The stream runs first: libraries set up on that.

@@ -15,7 +15,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ KEPT = 12
 """engines that stay; the longest unused go first. Two bundles of two graphs and the detector, twice over"""
 WAIT_S = 3600.0
 POLL_S = 0.25
+SAY_S = 10.0
+"""that it waits for another process is said this often"""
 HEADER_MOST = 65536
 
 
@@ -83,28 +85,31 @@ class EngineCache:
             found = self._load(key)  # another process may have been quicker
             if found is None:
                 log.info("building the engine of %s for %s (%s): minutes, once", key.graph, key.gpu, key.library)
+                progress(f"building {key.graph}")  # the first step of a builder may be a long one
                 found = build()
                 self._store(key, found)
         return found
 
     def discard(self, key: Key) -> None:
-        """The plan turned out to be of no use."""
-        (self.folder / key.file).unlink(missing_ok=True)
+        """The plan turned out to be of no use. Raises ServiceError."""
+        _remove(self.folder / key.file)
 
     def entries(self) -> list[Entry]:
         """Every engine, the last used first."""
-        files = sorted(self.folder.glob("*.engine"), key=_used, reverse=True)
-        return [_entry(f) for f in files]
+        return [_entry(f) for f in self._files()]
 
-    def clean(self) -> list[Path]:
-        """Remove every engine and what a killed build left. Returns what was removed."""
+    def clean(self, progress: Progress) -> list[Path]:
+        """Remove every engine and what a killed build left. Returns what was removed. Raises ServiceError."""
         if not self.folder.is_dir():
             return []
-        with self._lock(lambda _: None):
+        with self._lock(progress):
             gone = [*self.folder.glob("*.engine"), *self.folder.glob("*.part")]
             for file in gone:
-                file.unlink()
+                _remove(file)
         return gone
+
+    def _files(self) -> list[Path]:
+        return sorted(self.folder.glob("*.engine"), key=_used, reverse=True)
 
     def _load(self, key: Key) -> bytes | None:
         path = self.folder / key.file
@@ -118,7 +123,8 @@ class EngineCache:
         if _key(header) != key:
             log.warning("%s: made for something else; it is built again", path)
             return None
-        os.utime(path)
+        with suppress(OSError):  # another user's file, or one that is just being cleaned away: it serves all the same
+            os.utime(path)
         return plan
 
     def _store(self, key: Key, plan: bytes) -> None:
@@ -132,14 +138,16 @@ class EngineCache:
                 f.flush()
                 os.fsync(f.fileno())
             part.replace(path)
-            self._prune()
+            self._prune(path)
         except OSError as e:
             log.warning("%s: cannot be stored (%s); the next start builds it again", path, e.strerror)
             part.unlink(missing_ok=True)
 
-    def _prune(self) -> None:
-        for old in self.entries()[KEPT:]:
-            old.path.unlink(missing_ok=True)
+    def _prune(self, newest: Path) -> None:
+        """``newest`` stays whatever the clock says: a device may start in 1970."""
+        others = [file for file in self._files() if file != newest]
+        for old in others[KEPT - 1 :]:
+            old.unlink(missing_ok=True)
 
     @contextmanager
     def _lock(self, progress: Progress) -> Iterator[None]:
@@ -155,16 +163,27 @@ class EngineCache:
 
 
 def _take(fd: int, progress: Progress) -> None:
-    end = time.monotonic() + WAIT_S
+    start = time.monotonic()
+    said = -SAY_S
     while True:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         except BlockingIOError:
-            if time.monotonic() > end:
-                raise ServiceError(f"another process has been building engines for {WAIT_S:g} s; end it") from None
-        progress("waiting for another process that builds an engine")
+            waited = time.monotonic() - start
+        if waited > WAIT_S:
+            raise ServiceError(f"another process has been building engines for {WAIT_S:g} s; end it")
+        due = waited - said >= SAY_S
+        said = waited if due else said
+        progress("waiting for another process that builds an engine" if due else "")
         time.sleep(POLL_S)
+
+
+def _remove(file: Path) -> None:
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as e:
+        raise ServiceError(f"{file}: cannot be removed ({e.strerror}); do it as the user that made it") from None
 
 
 def _read(path: Path) -> tuple[dict[str, Any], bytes]:

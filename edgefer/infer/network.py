@@ -17,7 +17,7 @@ Array = np.ndarray[Any, Any]
 Signature = dict[str, tuple[np.dtype[Any], tuple[int, ...]]]
 """input name -> type and shape of a batch of one"""
 Progress = Callable[[str], object]
-"""told in a few words what a long start is doing; every call is a step done"""
+"""told in a few words what a long start is doing, every call a step done; empty: nothing new. May raise to end it."""
 
 
 class Graph(Protocol):

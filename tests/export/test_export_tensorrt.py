@@ -184,6 +184,7 @@ def test_the_command_fails_when_a_convolution_is_not_int8(
     onnx.save(broken(graphs, mutants.float_weight), str(file))
     assert command.main(["engine", str(file), "--out", str(tmp_path)]) == 64
     monkeypatch.setattr(engine, "check", lambda model, name: None)
+    (tmp_path / "broken.plan").write_bytes(b"an earlier one")
     assert command.main(["engine", str(file), "--out", str(tmp_path)]) == EngineError.exit_code == 78
     said = capsys.readouterr().err.strip().splitlines()
     assert f"not INT8 in the engine: {mutants.LAYER} (Half x Half)" in said[-1]

@@ -101,7 +101,7 @@ def test_golden_vectors_pass_with_any_number_of_threads(backend: str, request: p
     opened = open_bundle()
     for threads in (1, 2, 4):
         network = open_network(opened, config_of(backend, request, threads=threads))
-        assert golden_gap(network.infer, opened) <= opened.manifest.golden_tolerance
+        assert golden_gap(network.infer, opened, network.backend) <= opened.manifest.golden_tolerance
         network.close()
 
 

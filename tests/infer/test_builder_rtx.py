@@ -5,15 +5,12 @@
 
 from __future__ import annotations
 
-import ast
 import logging
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-import edgefer.infer
 from edgefer.cli import main
 from edgefer.config import Infer
 from edgefer.errors import EX_OK, BundleError, ServiceError
@@ -128,38 +125,3 @@ def test_without_a_gpu_the_engine_is_not_taken_and_says_why(rtx: vendors.Vendor,
     plan = build(rtx, Job(pair_graph(tmp_path), pair_options(), rtx.name, AMPERE), lambda _: None)
     assert rtx.trt.Runtime(rtx.logger).deserialize_cuda_engine(plan) is None
     assert "CUDA driver" in rtx.cause()
-
-
-ENGINE = {"num_io_tensors", "get_tensor_name", "get_tensor_shape", "get_tensor_dtype", "get_tensor_mode",
-          "create_execution_context"}  # fmt: skip
-CONTEXT = {"set_tensor_address", "execute_async_v3"}
-
-
-def used_names() -> set[tuple[str, ...]]:
-    """Every dotted name after ``trt.`` in the package."""
-    found = set()
-    for file in Path(edgefer.infer.__file__).parent.glob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
-            names: list[str] = []
-            at: Any = node
-            while isinstance(at, ast.Attribute):
-                names.insert(0, at.attr)
-                at = at.value
-            if names and isinstance(at, ast.Name) and at.id == "trt":
-                found.add(tuple(names))
-    return found
-
-
-def test_every_name_of_the_library_that_we_use_is_there(rtx: vendors.Vendor) -> None:
-    used = used_names()
-    assert ("NetworkDefinitionCreationFlag", "STRONGLY_TYPED") in used
-    for names in used:
-        at = rtx.trt
-        for name in names[:2] if names[0] != "__version__" else names:
-            assert hasattr(at, name), ".".join(names)
-            at = getattr(at, name)
-    assert set(dir(rtx.trt.ICudaEngine)) >= ENGINE
-    assert set(dir(rtx.trt.IExecutionContext)) >= CONTEXT
-    source = (Path(edgefer.infer.__file__).parent / "engine.py").read_text()
-    assert all(name in source for name in ENGINE | CONTEXT)
-    assert not {"INT8", "FP16", "EXPLICIT_BATCH", "execute_async_v2", "int8_calibrator"} & {n for u in used for n in u}

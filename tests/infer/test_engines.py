@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +21,7 @@ import pytest
 from edgefer.bundle import open_bundle
 from edgefer.cli import main
 from edgefer.config import Infer
-from edgefer.errors import EX_OK, EX_UNAVAILABLE, EX_USAGE, ServiceError
+from edgefer.errors import EX_OK, EX_UNAVAILABLE, EX_USAGE, ServiceError, Stopped
 from edgefer.infer.builder import Job, Options, build_apart
 from edgefer.infer.cuda import Gpu
 from edgefer.infer.engines import KEPT, EngineCache, Key, default_folder
@@ -137,9 +140,69 @@ def test_the_longest_unused_go_and_clean_takes_all(tmp_path: Path) -> None:
     left = {e.key.gpu for e in cache.entries() if e.key}
     assert left == {"gpu 0", *(f"gpu {n}" for n in range(4, KEPT + 3))}
     (cache.folder / "killed.part").write_bytes(b"half")
-    assert len(cache.clean()) == KEPT + 1
+    assert len(cache.clean(silent)) == KEPT + 1
     assert [f.name for f in cache.folder.iterdir()] == ["lock"]
-    assert EngineCache(tmp_path / "none").clean() == []
+    assert EngineCache(tmp_path / "none").clean(silent) == []
+
+
+def test_an_engine_that_cannot_be_touched_or_is_just_cleaned_away_serves(tmp_path: Path, monkeypatch: Any) -> None:
+    """Built by root, used by the service's user: the file may be read, its time may not be set."""
+    cache, k = EngineCache(tmp_path), key(tmp_path)
+    cache.plan(k, lambda: b"plan", silent)
+    for trouble in (PermissionError(1, "Operation not permitted"), FileNotFoundError(2, "gone")):
+
+        def refuses(*_: object, trouble: OSError = trouble) -> None:
+            raise trouble
+
+        monkeypatch.setattr("os.utime", refuses)
+        assert cache.plan(k, never, silent) == b"plan"
+
+
+def test_an_engine_that_cannot_be_removed_is_one_line(tmp_path: Path) -> None:
+    cache, k = EngineCache(tmp_path), key(tmp_path)
+    (tmp_path / k.file).mkdir()  # unlink refuses a folder, for root as well
+    for remove in (lambda: cache.discard(k), lambda: cache.clean(silent)):
+        with pytest.raises(ServiceError, match=rf"{k.file}: cannot be removed .*as the user that made it"):
+            remove()
+
+
+def test_the_engine_just_built_stays_where_the_clock_is_in_1970(tmp_path: Path) -> None:
+    """A Jetson without a battery for its clock: what it builds first looks older than everything else."""
+    cache = EngineCache(tmp_path / "engines")
+    for n in range(KEPT):
+        cache.plan(key(tmp_path, gpu=f"gpu {n}"), lambda: b"plan", silent)
+        os.utime(cache.folder / key(tmp_path, gpu=f"gpu {n}").file, (4e9, 4e9))
+    cache.plan(key(tmp_path), lambda: b"plan", silent)
+    assert cache.plan(key(tmp_path), never, silent) == b"plan"
+    assert len(cache.entries()) == KEPT
+
+
+def test_before_the_builders_first_step_something_is_told(tmp_path: Path) -> None:
+    """The service manager's first three minutes must not run out in it."""
+    said: list[str] = []
+
+    def builds() -> bytes:
+        assert said == ["building net"]
+        return b"plan"
+
+    EngineCache(tmp_path).plan(key(tmp_path), builds, said.append)
+
+
+def test_who_waits_for_the_lock_says_so_now_and_then_and_can_be_ended(tmp_path: Path) -> None:
+    cache, said = EngineCache(tmp_path), list[str]()
+
+    def tell(step: str) -> None:
+        said.append(step)
+        if len(said) == 4:
+            raise Stopped
+
+    def builds() -> bytes:
+        with pytest.raises(Stopped):
+            EngineCache(tmp_path).clean(tell)
+        return b"plan"
+
+    cache.plan(key(tmp_path), builds, silent)
+    assert said == ["waiting for another process that builds an engine", "", "", ""]
 
 
 SECOND = """
@@ -186,6 +249,7 @@ def test_a_builder_process_that_is_killed_frees_the_lock(tmp_path: Path) -> None
     k = key(tmp_path)
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
+        assert other.stdout.readline() == b"building net\n"
         assert other.stdout.readline() == b"building\n"
         other.kill()
     assert EngineCache(tmp_path / "engines").plan(k, lambda: b"mine", silent) == b"mine"
@@ -208,6 +272,31 @@ def test_a_builder_without_a_step_is_ended(
         build_apart(Job(file, options, "tensorrt"), silent, stall_s=0.5)
 
 
+def test_a_build_can_be_ended_and_leaves_no_process(
+    emulated: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C and memory that runs out are not the child's to judge: it ignores the one and goes first at the other."""
+    monkeypatch.setenv("EMULATED_FAULT", "builder-hangs")
+    file, options = bundle_graphs(open_bundle())[0]
+    seen: list[Path] = []
+
+    def tell(step: str) -> None:
+        assert step == "", "asked while the builder is silent"
+        children = Path("/proc/self/task", str(threading.get_native_id()), "children").read_text().split()
+        child = Path("/proc", children[-1])
+        if (child / "oom_score_adj").read_text() != "500\n":
+            return  # not yet in our code
+        mask = int(re.search(r"SigIgn:\s*(\w+)", (child / "status").read_text())[1], 16)  # type: ignore[index]
+        assert mask & 1 << (signal.SIGINT - 1)
+        seen.append(child)
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        build_apart(Job(file, options, "tensorrt"), tell)
+    assert seen
+    assert not seen[0].exists()
+
+
 def test_a_long_start_is_told_to_the_service_manager(
     emulated: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,6 +313,18 @@ def test_a_long_start_is_told_to_the_service_manager(
     assert heard == [], "from the cache there is nothing to wait for"
 
 
+def test_another_number_of_multiprocessors_is_another_gpu(
+    emulated: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Orin Nano and AGX Orin share name and compute capability; a cloned disk must not bring the wrong engine."""
+    file, options = bundle_graphs(open_bundle())[0]
+    for count in (8, 16):
+        monkeypatch.setitem(emulated.ATTRIBUTES, "MULTIPROCESSOR_COUNT", count)
+        monkeypatch.setattr("edgefer.infer.cuda._opened", [])
+        open_engine(file, options, Infer(engines=str(tmp_path)), silent).close()
+    assert len(EngineCache(tmp_path).entries()) == 2
+
+
 def test_engine_build_list_clean(emulated: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "edgefer.toml"
     file.write_text(f'[infer]\nengines = "{tmp_path / "engines"}"\n')
@@ -232,12 +333,22 @@ def test_engine_build_list_clean(emulated: ModuleType, tmp_path: Path, capsys: p
     assert main(["engine", "list", "--config", str(file)]) == EX_OK
     shown = capsys.readouterr().out.splitlines()
     assert len(shown) == 2
-    assert all("tensorrt 10.3.0, Emulated GPU, 8.7" in line for line in shown)
+    assert all("tensorrt 10.3.0, Emulated GPU (8 SM), 8.7" in line for line in shown)
     next((tmp_path / "engines").glob("classifier*")).write_bytes(b"spoilt")
     assert main(["engine", "list", "--config", str(file)]) == EX_OK
     assert "not an engine of ours" in capsys.readouterr().out
     assert main(["engine", "clean", "--config", str(file)]) == EX_OK
     assert capsys.readouterr().out.startswith("2 files removed")
+
+
+@pytest.mark.parametrize("command", [["doctor"], ["bundle", "verify"]])
+def test_commands_that_build_on_the_way_say_so(
+    command: list[str], emulated: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Minutes of silence look like a hang."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert main(command) == EX_OK
+    assert "building classifier ...\n" in capsys.readouterr().err
 
 
 def test_engine_build_without_a_gpu_is_one_line(monkeypatch: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,14 +30,17 @@ class host_alloc_flags:
 
 class device_attribute:
     INTEGRATED, CAN_MAP_HOST_MEMORY = "INTEGRATED", "CAN_MAP_HOST_MEMORY"
+    MULTIPROCESSOR_COUNT = "MULTIPROCESSOR_COUNT"
 
 
-ATTRIBUTES = {"INTEGRATED": 0, "CAN_MAP_HOST_MEMORY": 1}
+ATTRIBUTES = {"INTEGRATED": 0, "CAN_MAP_HOST_MEMORY": 1, "MULTIPROCESSOR_COUNT": 8}
 NAME, CAPABILITY, TOTAL = "Emulated GPU", (8, 7), 1 << 30
 live: dict[int, int] = {}
 """bytes by address of what is allocated"""
 copies: list[int] = []
 """bytes of every copy made"""
+events: list[int] = []
+"""how many copies had been made when each event was recorded"""
 _threads = threading.local()
 _streams: dict[int, Stream] = {}
 _graphs: dict[int, list[Callable[[], None]]] = {}
@@ -139,8 +142,9 @@ def mem_get_info() -> tuple[int, int]:
 
 
 class Stream:
-    def __init__(self) -> None:
+    def __init__(self, flags: int = 0) -> None:
         _need_context()
+        assert flags == 1, "not CU_STREAM_NON_BLOCKING"
         self.handle = next(_numbers)
         self.captured: list[Callable[[], None]] | None = None
         _streams[self.handle] = self
@@ -176,6 +180,7 @@ def _copy(to: int, source: int, size: int) -> None:
 class Event:
     def record(self, stream: Stream) -> None:
         self.at = time.perf_counter()
+        events.append(len(copies))
 
     def synchronize(self) -> None:
         pass

@@ -1,7 +1,8 @@
 """TensorRT's Python module as far as edgefer uses it, on the processor: ONNX Runtime stands for the GPU.
 
 A plan is a line of JSON and the ONNX file. It proves our own code (order, buffers, threads, errors), not TensorRT.
-``EMULATED_TENSORRT`` sets the version, ``EMULATED_FAULT`` a fault: builder-crash, builder-hangs, other-answers.
+``EMULATED_TENSORRT`` sets the version, ``EMULATED_FAULT`` a fault: builder-crash, builder-hangs, other-answers,
+refuses-address.
 """
 
 from __future__ import annotations
@@ -238,8 +239,12 @@ class ExecutionContext:
     def __init__(self, engine: Engine) -> None:
         self._engine, self._addresses = engine, {}
 
-    def set_tensor_address(self, name: str, address: int) -> None:
+    def set_tensor_address(self, name: str, address: int) -> bool:
+        if os.environ.get("EMULATED_FAULT") == "refuses-address":
+            self._engine.logger.log(Severity.ERROR, f"{name} is not aligned")
+            return False
         self._addresses[name] = address
+        return True
 
     def execute_async_v3(self, handle: int) -> bool:
         from pycuda import driver
