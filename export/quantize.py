@@ -18,14 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import torch
 from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
 from export import checkpoint, lenses, onnx_graph, temporal_graph, tensorrt_search
 from export.calibration import METHODS, PERCENTILE, Pairs, calibration_inputs, quiet, stride
 from export.data.faces import Faces
+from export.errors import InputError
 from export.judge import Candidate, Judge
 from export.lenses import Inputs
 from export.models.network import Temporal
+from export.models.resnet import BasicBlock
 from export.recipe import Recipe
 
 PRECISION = "int8 U8S8, reduced range"
@@ -70,6 +73,7 @@ def quantize(recipe: Recipe, weights: Path, out: Path, train: Faces, public: Fac
     trained = checkpoint.load(weights, recipe)
     if isinstance(trained.model, Temporal):
         return _two_graphs(recipe, trained, trained.model, out, say)
+    _drop(trained.model, recipe)
     source = onnx_graph.export_float(trained.model, recipe.crop, out / FLOAT)
     watched = lenses.head(public, recipe.quantisation.watched_images, recipe.seed)
     inputs, labels = lenses.mixed(watched, recipe.seed, trained.model.needs)
@@ -81,13 +85,27 @@ def quantize(recipe: Recipe, weights: Path, out: Path, train: Faces, public: Fac
         best = max(tried, key=lambda c: (c.good, c.score))
         _file(Path(scratch), best).replace(out / INT8)
     say(f"kept: {best.title} -> {out / INT8}" + ("" if best.good else " (misses the target)"))
-    tensorrt = tensorrt_search.search(recipe, source, out, calibration, judge, say)
+    wanted = recipe.quantisation.tensorrt
+    own = {"tensorrt": tensorrt_search.search(recipe, source, out, calibration, judge, say)} if wanted else {}
     _report(out, trained, {
         "chosen": asdict(best), "candidates": [asdict(c) for c in tried], "precision": PRECISION,
         "calibration": f"{len(calibration[2])} training pairs", "compared_on": f"{len(labels)} PublicTest views",
-        "tensorrt": tensorrt,
+        **own,
     })  # fmt: skip
     return out / INT8
+
+
+def _drop(network: torch.nn.Module, recipe: Recipe) -> None:
+    """Raises InputError for a name that is no block which hands its input on."""
+    for name in recipe.quantisation.drop:
+        parent, _, last = name.rpartition(".")
+        try:
+            block = network.get_submodule(name)
+        except AttributeError:
+            block = None
+        if not isinstance(block, BasicBlock) or not isinstance(block.downsample, torch.nn.Identity):
+            raise InputError(f"recipe {recipe.name}: 'quantisation.drop': {name} is no block that hands its input on")
+        setattr(network.get_submodule(parent), last, torch.nn.Identity())
 
 
 def _report(out: Path, trained: checkpoint.Trained, more: dict[str, Any]) -> None:

@@ -123,10 +123,14 @@ class Quantisation(_Section):
     calibration_images: int = 512
     keep_float: list[str] = Field(default_factory=list)
     """name parts of layers that stay in float"""
+    drop: list[str] = Field(default_factory=list)
+    """residual blocks left out of the graphs, as they learned to hand their input on; by name, as trunk.layer3.2"""
     watched_images: int = Field(1000, ge=1)
     """PublicTest images on which candidates are compared, each in every state of the lenses"""
     sensitivity_views: int = Field(96, ge=0)
     """PublicTest views on which each convolution's own INT8 noise is measured (TensorRT graph); 0: not measured"""
+    tensorrt: bool = True
+    """also a graph for TensorRT; false: a bundle for processors, half the size"""
 
 
 class Recipe(_Section):

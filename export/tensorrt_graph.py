@@ -93,6 +93,7 @@ def quantised(model: ModelProto, ranges: Any, layers: Collection[str]) -> ModelP
     options = {
         "ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False,
         "OpTypesToExcludeOutputQuantization": [QUANTISED, RESIDUAL], "DedicatedQDQPair": True,
+        "MinimumRealRange": 257 * TINY,
     }  # fmt: skip
     with quiet():
         shaped = onnx.shape_inference.infer_shapes(model)

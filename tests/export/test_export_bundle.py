@@ -135,6 +135,47 @@ def test_a_bundle_has_a_graph_and_golden_answers_for_each_runtime(
     assert np.abs(g.expected("tensorrt") - g.expected("onnxruntime")).max() > 1e-3
 
 
+def _requantised(recipe_file: Path, out: Path, more: str) -> recipe.Recipe:
+    recipe_file.write_text(recipe_file.read_text() + more)
+    plan, faces, public = recipe.read(recipe_file), fer2013.load("train"), fer2013.load("public")
+    trained = checkpoint.finished(network(plan), plan, faces.classes, faces.fingerprint, {"epochs": 2})
+    out.mkdir()
+    checkpoint.write(out / "network.pt", trained)
+    quantize.quantize(plan, out / "network.pt", out, faces, public, lambda line: None)
+    return plan
+
+
+@portraits
+def test_a_bundle_for_processors_alone_has_one_graph(data_root: Path, recipe_file: Path, tmp_path: Path) -> None:
+    out, to = tmp_path / "out", tmp_path / "tiny"
+    plan = _requantised(recipe_file, out, "tensorrt = false\n")
+    pack.pack(plan, out, to, CALIBRATION, lambda bundle: {})
+    assert [(g.runtime, g.file) for g in open_bundle(to).manifest.graphs] == [("onnxruntime", "classifier.onnx")]
+    assert not list(out.glob("*tensorrt*"))
+    open_network(open_bundle(to), Infer(threads=1)).close()
+
+
+def test_a_block_named_in_the_recipe_is_left_out(work: Path, recipe_file: Path, tmp_path: Path) -> None:
+    import onnx
+
+    _requantised(recipe_file, tmp_path / "out", 'tensorrt = false\ndrop = ["visible.layer1.1"]\n')
+    whole, less = (
+        [
+            i.name
+            for i in onnx.load(folder / quantize.FLOAT).graph.initializer
+            if i.name.endswith(("conv1.weight", "conv2.weight"))
+        ]
+        for folder in (work, tmp_path / "out")
+    )
+    assert set(whole) - set(less) == {"model.visible.layer1.1.conv1.weight", "model.visible.layer1.1.conv2.weight"}
+
+
+@pytest.mark.parametrize("name", ["visible.layer2.0", "visible.conv1", "visible.layer9.0"])
+def test_what_cannot_be_left_out_is_named(name: str, data_root: Path, recipe_file: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f"'quantisation.drop': {name} is no block"):
+        _requantised(recipe_file, tmp_path / "out", f'drop = ["{name}"]\n')
+
+
 @portraits
 def test_a_graph_that_tensorrt_would_misread_is_not_packed(work: Path, recipe_file: Path, tmp_path: Path) -> None:
     import onnx

@@ -104,6 +104,17 @@ def test_a_layer_kept_in_float_has_no_pairs_and_is_not_asked_for(quantised: Path
     assert mutants.value(model, conv.input[1]).dtype == np.float16
 
 
+def test_weights_near_zero_get_a_scale_that_tensorrt_can_read(quantised: Path) -> None:
+    source = tensorrt_graph.load(quantised / quantize.FLOAT)
+    weight = next(i for i in source.graph.initializer if i.name == "model.visible.layer1.1.conv2.weight")
+    weight.CopyFrom(onnx.numpy_helper.from_array(1e-6 * onnx.numpy_helper.to_array(weight), weight.name))
+    ranges = tensorrt_graph.measured(source, onnx_graph.random_inputs(4, 16), "minmax")
+    layers = tensorrt_graph.convolutions(source)
+    model = tensorrt_graph.one_at_a_time(tensorrt_graph.half(tensorrt_graph.quantised(source, ranges, layers)))
+    tensorrt_graph.labelled(model, "int8", [])
+    assert tensorrt_rules.faults(model) == []
+
+
 @pytest.mark.usefixtures("builder")
 def test_nvidias_builder_runs_every_convolution_in_int8(graphs: dict[str, onnx.ModelProto]) -> None:
     built = engine.build(graphs["int8"].SerializeToString(), "int8")
