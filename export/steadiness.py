@@ -28,6 +28,8 @@ from export.data.faces import Labels
 HELD_S = 2.0
 """how long each face is shown"""
 PAIRS = 500
+IN_TIME_S = 0.8
+"""a label that follows a change of face within this is in time"""
 Said = Sequence[tuple[float, str]]
 """seconds and label of every reading that has one"""
 
@@ -70,7 +72,11 @@ def judged(said: Said, true: Sequence[float]) -> dict[str, Any]:
 
 
 def reaction(logits: F32, labels: Labels, names: list[str], temperature: float, least: float, seed: int) -> Any:
-    """Seconds until the label follows when one sure and right answer gives way to another; ``PAIRS`` random pairs."""
+    """Seconds until the label follows when one sure and right answer gives way to another; ``PAIRS`` random pairs.
+
+    in_time: share of them within ``IN_TIME_S``; longest_s: of those that came within ``HELD_S``; never: the others,
+    answers so little above doubt that the filter has not carried them over it by then.
+    """
     probs = metrics.probabilities(logits, temperature)
     # Below that a face that came out of doubt stays in doubt.
     sure = np.flatnonzero((probs.argmax(axis=1) == labels) & (probs.max(axis=1) >= least + DOUBT_MARGIN))
@@ -80,7 +86,11 @@ def reaction(logits: F32, labels: Labels, names: list[str], temperature: float, 
         a, b = rng.choice(sure, 2)
         if labels[a] != labels[b]:
             delays.append(_delay(logits[a], logits[b], names, int(labels[b]), temperature, least))
-    return {"pairs": len(delays), "median_s": float(np.median(delays)), "longest_s": float(max(delays))}
+    came = [d for d in delays if np.isfinite(d)]
+    return {
+        "pairs": len(delays), "median_s": float(np.median(delays)), "longest_s": max(came, default=None),
+        "in_time": float(np.mean(np.array(delays) <= IN_TIME_S)), "never": len(delays) - len(came),
+    }  # fmt: skip
 
 
 def _delay(before: F32, after: F32, names: list[str], to: int, temperature: float, least: float) -> float:
@@ -109,5 +119,5 @@ def table(found: dict[str, Any]) -> list[str]:
     return [
         f"demo drive: {d['label_changes']} changes of label for {d['true_changes']} changes of face, after {delays} s",
         f"sure faces that change at once, {r['pairs']} pairs: label after {r['median_s']:.2f} s (median), "
-        f"{r['longest_s']:.2f} s (longest), {clip.FPS} frames/s",
+        f"{r['in_time']:.1%} within {IN_TIME_S} s, {r['never']} not within {HELD_S:g} s, {clip.FPS} frames/s",
     ]

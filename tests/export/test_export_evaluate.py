@@ -140,6 +140,16 @@ def test_reaction_is_that_of_the_decision_at_its_defaults() -> None:
     found = steadiness.reaction(logits, np.array([0, 1, 0, 1]), list(CLASSES), 1.0, 0.5, 1)
     assert found["pairs"] == steadiness.PAIRS
     assert 0.2 < found["median_s"] <= found["longest_s"] <= 0.8  # hold 0.2 s, smoothing 0.35 s
+    assert (found["in_time"], found["never"]) == (1.0, 0)
+
+
+def test_answers_that_hardly_leave_doubt_are_counted_and_not_infinite() -> None:
+    barely = np.log(0.5500001 / 0.4499999)  # the filter comes close to it and never there
+    logits = np.array([[4.0, 0.0], [0.0, barely]], np.float32)
+    found = steadiness.reaction(logits, np.array([0, 1]), list(CLASSES), 1.0, 0.5, 1)
+    assert 0 < found["never"] < steadiness.PAIRS
+    assert found["in_time"] == 1 - found["never"] / steadiness.PAIRS
+    assert found["longest_s"] <= 0.8
 
 
 def test_the_surest_mistakes_come_first_and_right_answers_never(tmp_path: Path) -> None:
