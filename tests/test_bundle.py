@@ -127,6 +127,7 @@ def test_a_manifest_that_does_not_vouch_for_its_graph(bundle: Path) -> None:
 
 def temporal(m: dict[str, Any], **changes: Any) -> None:
     head = {"file": m["graphs"][0]["file"], "runtime": "onnxruntime", "precision": "float32"}
+    m["graphs"] = m["graphs"][:1]
     m["temporal"] = {"window": 3, "features": 8, "heads": [head], **changes}
 
 
@@ -218,7 +219,7 @@ def test_a_graph_that_is_none_and_one_for_another_runtime(bundle: Path) -> None:
     (bundle / "classifier.onnx").write_bytes(b"not a graph")
     seal(bundle)
     refused(bundle, "classifier.onnx", "cannot load")
-    edit_manifest(bundle, lambda m: m["graphs"][0].update(runtime="tensorrt"))
+    edit_manifest(bundle, lambda m: m.update(graphs=[{**m["graphs"][0], "runtime": "tensorrt"}]))
     refused(bundle, "no graph for onnxruntime", "tensorrt")
 
 

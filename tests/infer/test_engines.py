@@ -348,7 +348,7 @@ def test_commands_that_build_on_the_way_say_so(
     """Minutes of silence look like a hang."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert main(command) == EX_OK
-    assert "building classifier ...\n" in capsys.readouterr().err
+    assert f"building {open_bundle().graph('tensorrt').stem} ...\n" in capsys.readouterr().err
 
 
 def test_engine_build_without_a_gpu_is_one_line(monkeypatch: Any, capsys: pytest.CaptureFixture[str]) -> None:
