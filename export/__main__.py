@@ -20,7 +20,6 @@ from export.progress import Progress
 INTERRUPTED = 130
 """128 + SIGINT, as a shell reports it"""
 RESULTS = Path(__file__).parent / "results"
-COMMITTED = RESULTS / "default.json"
 RECIPES = Path(__file__).parent / "recipes"
 
 
@@ -61,7 +60,7 @@ def parser() -> Parser:
     added["bundle"].add_argument("--to", type=Path, default=default, help="bundle folder to write")
     added["evaluate"].add_argument("--bundle", type=Path, default=default, help="bundle folder to measure")
     for name in ("bundle", "evaluate"):
-        added[name].add_argument("--commit-results", action="store_true", help=f"also write {COMMITTED.name}")
+        added[name].add_argument("--commit-results", action="store_true", help="also write export/results/")
     added["score"].add_argument("--commit-results", action="store_true", help="also write export/results/systems/")
     return root
 
@@ -266,7 +265,7 @@ def _report(args: argparse.Namespace, results: dict[str, Any]) -> None:
     from export import evaluate
 
     print(evaluate.table(results))
-    targets = [args.out / "results.json"] + ([COMMITTED] if args.commit_results else [])
+    targets = [args.out / "results.json"] + ([RESULTS / f"{args.plan.name}.json"] if args.commit_results else [])
     for path in targets:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

@@ -85,12 +85,11 @@ def quantize(recipe: Recipe, weights: Path, out: Path, train: Faces, public: Fac
         best = max(tried, key=lambda c: (c.good, c.score))
         _file(Path(scratch), best).replace(out / INT8)
     say(f"kept: {best.title} -> {out / INT8}" + ("" if best.good else " (misses the target)"))
-    wanted = recipe.quantisation.tensorrt
-    own = {"tensorrt": tensorrt_search.search(recipe, source, out, calibration, judge, say)} if wanted else {}
+    tensorrt = tensorrt_search.search(recipe, source, out, calibration, judge, say)
     _report(out, trained, {
         "chosen": asdict(best), "candidates": [asdict(c) for c in tried], "precision": PRECISION,
         "calibration": f"{len(calibration[2])} training pairs", "compared_on": f"{len(labels)} PublicTest views",
-        **own,
+        "tensorrt": tensorrt,
     })  # fmt: skip
     return out / INT8
 

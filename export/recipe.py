@@ -129,8 +129,6 @@ class Quantisation(_Section):
     """PublicTest images on which candidates are compared, each in every state of the lenses"""
     sensitivity_views: int = Field(96, ge=0)
     """PublicTest views on which each convolution's own INT8 noise is measured (TensorRT graph); 0: not measured"""
-    tensorrt: bool = True
-    """also a graph for TensorRT; false: a bundle for processors, half the size"""
 
 
 class Recipe(_Section):

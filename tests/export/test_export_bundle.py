@@ -135,30 +135,19 @@ def test_a_bundle_has_a_graph_and_golden_answers_for_each_runtime(
     assert np.abs(g.expected("tensorrt") - g.expected("onnxruntime")).max() > 1e-3
 
 
-def _requantised(recipe_file: Path, out: Path, more: str) -> recipe.Recipe:
+def _requantised(recipe_file: Path, out: Path, more: str) -> None:
     recipe_file.write_text(recipe_file.read_text() + more)
     plan, faces, public = recipe.read(recipe_file), fer2013.load("train"), fer2013.load("public")
     trained = checkpoint.finished(network(plan), plan, faces.classes, faces.fingerprint, {"epochs": 2})
     out.mkdir()
     checkpoint.write(out / "network.pt", trained)
     quantize.quantize(plan, out / "network.pt", out, faces, public, lambda line: None)
-    return plan
-
-
-@portraits
-def test_a_bundle_for_processors_alone_has_one_graph(data_root: Path, recipe_file: Path, tmp_path: Path) -> None:
-    out, to = tmp_path / "out", tmp_path / "tiny"
-    plan = _requantised(recipe_file, out, "tensorrt = false\n")
-    pack.pack(plan, out, to, CALIBRATION, lambda bundle: {})
-    assert [(g.runtime, g.file) for g in open_bundle(to).manifest.graphs] == [("onnxruntime", "classifier.onnx")]
-    assert not list(out.glob("*tensorrt*"))
-    open_network(open_bundle(to), Infer(threads=1)).close()
 
 
 def test_a_block_named_in_the_recipe_is_left_out(work: Path, recipe_file: Path, tmp_path: Path) -> None:
     import onnx
 
-    _requantised(recipe_file, tmp_path / "out", 'tensorrt = false\ndrop = ["visible.layer1.1"]\n')
+    _requantised(recipe_file, tmp_path / "out", 'drop = ["visible.layer1.1"]\n')
     whole, less = (
         [
             i.name
