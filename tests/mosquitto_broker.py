@@ -30,6 +30,7 @@ class Mosquitto:
     def _settings(self, folder: Path, users: dict[str, str], acl: str) -> Iterator[str]:
         yield f"listener {self.port} {self.host}"
         yield "persistence false\nlog_dest stderr\nallow_anonymous " + ("false" if users else "true")
+        yield "max_queued_messages 10000"  # as in deploy/; with 1,000 a subscriber that lags misses some
         if os.geteuid() == 0:
             yield "user root"  # else it drops to a user that may not read this folder
         if users:

@@ -23,7 +23,7 @@ from fleet import SCRIPT, Fleet, fleet_ca, secured
 from locate_portraits import astronaut
 from mosquitto_broker import BOUND_S, MakeMosquitto, Mosquitto
 from paho.mqtt.enums import CallbackAPIVersion
-from torture import EPOCH, Source, wall_clock
+from torture import EPOCH, Source, on_disk, wall_clock
 from wire_samples import one_of_each, stamper
 
 from edgefer import config
@@ -373,6 +373,7 @@ def test_a_clock_that_comes_right_brings_the_connection_within_ten_seconds(
         assert source.process.stderr is not None
         assert "certificate is not yet valid" in source.process.stderr.readline()
         assert monitor.said("car-1/event/driver") == []
+        until(lambda: on_disk(tmp_path / "state"))
         clock.write_text("+0")
         began = time.monotonic()
         until(lambda: monitor.said("car-1/event/driver", seq=1))
