@@ -373,7 +373,7 @@ def test_a_clock_that_comes_right_brings_the_connection_within_ten_seconds(
         assert source.process.stderr is not None
         assert "certificate is not yet valid" in source.process.stderr.readline()
         assert monitor.said("car-1/event/driver") == []
-        until(lambda: on_disk(tmp_path / "state"))
+        until(lambda: (tmp_path / "state" / "spool.db").exists() and on_disk(tmp_path / "state"))
         clock.write_text("+0")
         began = time.monotonic()
         until(lambda: monitor.said("car-1/event/driver", seq=1))
