@@ -60,7 +60,7 @@ def parser() -> Parser:
     added["bundle"].add_argument("--to", type=Path, default=default, help="bundle folder to write")
     added["evaluate"].add_argument("--bundle", type=Path, default=default, help="bundle folder to measure")
     for name in ("bundle", "evaluate"):
-        added[name].add_argument("--commit-results", action="store_true", help="also write export/results/")
+        added[name].add_argument("--commit-results", action="store_true", help="also write export/results/RECIPE.json")
     added["score"].add_argument("--commit-results", action="store_true", help="also write export/results/systems/")
     return root
 
@@ -237,16 +237,16 @@ def _quantize(args: argparse.Namespace, say: Progress) -> None:
     quantize.quantize(args.plan, _weights(args), args.out, faces, public, say, args.threads)
 
 
-def _float_graph(args: argparse.Namespace) -> Path | None:
-    """The graph that ``quantize`` left in --out, else one made from the checkpoint, else None."""
-    from export import checkpoint, onnx_graph
-    from export.quantize import FLOAT
+def _float_graph(args: argparse.Namespace, bundle: Any, say: Progress) -> Path | None:
+    """What ``bundle`` was quantised from: ``quantize`` left both in --out. None: that is not there, or another's."""
+    from edgefer.bundle import file_sha256
+    from export.quantize import FLOAT, INT8
 
-    path = args.out / FLOAT
-    if not path.is_file() and _weights(args).is_file():
-        args.out.mkdir(parents=True, exist_ok=True)
-        onnx_graph.export_float(checkpoint.load(_weights(args), args.plan).model, args.plan.crop, path)
-    return path if path.is_file() else None
+    own, ours = args.out / INT8, bundle.graph("onnxruntime")
+    if (args.out / FLOAT).is_file() and own.is_file() and file_sha256(own) == file_sha256(ours):
+        return Path(args.out / FLOAT)
+    say(f"{args.out}: this bundle was not quantised there; its INT8 graph is compared with no float one")
+    return None
 
 
 def _measure(args: argparse.Namespace, bundle: Any, where: Path, say: Progress) -> dict[str, Any]:
@@ -254,7 +254,7 @@ def _measure(args: argparse.Namespace, bundle: Any, where: Path, say: Progress) 
     from export.data import fer2013
 
     faces, clean = fer2013.load("private"), fer2013.twin_free()
-    source = _float_graph(args)
+    source = _float_graph(args, bundle, say)
     results = evaluate.evaluate_device(bundle, faces, clean, args.plan.seed, say, source, args.threads)
     results |= evaluate.beyond(bundle, faces, args.plan.seed, say, args.threads)
     return {**results, "command": f"python -m export evaluate {args.recipe} --bundle {where}"}

@@ -91,8 +91,11 @@ def _tensorrt(own: dict[str, Any]) -> str:
 
 def _steps(recipe: Recipe) -> str:
     said = [f"{s.epochs} epochs of step {s.name}" for s in recipe.training.steps]
-    mean = "; averaged weights" if recipe.training.ema else ""
-    return ", then ".join(said) + mean if said else "nothing but what it starts from"
+    more = ["averaged weights"] if recipe.training.ema and said else []
+    more += [f"begun with the trained `{name}`" for name in sorted(set(recipe.start.values()))]
+    more += [f"taught by `{name}`" for name in (recipe.distil.teachers if recipe.distil else [])]
+    more += [f"block `{name}` left out of the graphs" for name in recipe.quantisation.drop]
+    return "; ".join([", then ".join(said) or "nothing but what it starts from", *more])
 
 
 def _figures(results: dict[str, Any]) -> str:

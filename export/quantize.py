@@ -95,7 +95,7 @@ def quantize(recipe: Recipe, weights: Path, out: Path, train: Faces, public: Fac
 
 
 def _drop(network: torch.nn.Module, recipe: Recipe) -> None:
-    """Raises InputError for a name that is no block which hands its input on."""
+    """Leave nothing of the recipe's dropped blocks but the shortcut. Raises InputError when a shortcut computes."""
     for name in recipe.quantisation.drop:
         parent, _, last = name.rpartition(".")
         try:
@@ -103,7 +103,8 @@ def _drop(network: torch.nn.Module, recipe: Recipe) -> None:
         except AttributeError:
             block = None
         if not isinstance(block, BasicBlock) or not isinstance(block.downsample, torch.nn.Identity):
-            raise InputError(f"recipe {recipe.name}: 'quantisation.drop': {name} is no block that hands its input on")
+            why = f"{name} is no residual block whose shortcut is its input"
+            raise InputError(f"recipe {recipe.name}: 'quantisation.drop': {why}")
         setattr(network.get_submodule(parent), last, torch.nn.Identity())
 
 

@@ -124,7 +124,7 @@ class Quantisation(_Section):
     keep_float: list[str] = Field(default_factory=list)
     """name parts of layers that stay in float"""
     drop: list[str] = Field(default_factory=list)
-    """residual blocks left out of the graphs, as they learned to hand their input on; by name, as trunk.layer3.2"""
+    """residual blocks left out of the graphs, by name, as trunk.layer3.2: their shortcut alone stays"""
     watched_images: int = Field(1000, ge=1)
     """PublicTest images on which candidates are compared, each in every state of the lenses"""
     sensitivity_views: int = Field(96, ge=0)

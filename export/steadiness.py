@@ -74,8 +74,8 @@ def judged(said: Said, true: Sequence[float]) -> dict[str, Any]:
 def reaction(logits: F32, labels: Labels, names: list[str], temperature: float, least: float, seed: int) -> Any:
     """Seconds until the label follows when one sure and right answer gives way to another; ``PAIRS`` random pairs.
 
-    in_time: share of them within ``IN_TIME_S``; longest_s: of those that came within ``HELD_S``; never: the others,
-    answers so little above doubt that the filter has not carried them over it by then.
+    in_time: share of all within ``IN_TIME_S``; median_s, longest_s: of those that came within ``HELD_S``; never: the
+    others, answers so little above doubt that the filter has not carried them over it by then.
     """
     probs = metrics.probabilities(logits, temperature)
     # Below that a face that came out of doubt stays in doubt.
@@ -87,9 +87,10 @@ def reaction(logits: F32, labels: Labels, names: list[str], temperature: float, 
         if labels[a] != labels[b]:
             delays.append(_delay(logits[a], logits[b], names, int(labels[b]), temperature, least))
     came = [d for d in delays if np.isfinite(d)]
+    median = float(np.median(came)) if came else None
     return {
-        "pairs": len(delays), "median_s": float(np.median(delays)), "longest_s": max(came, default=None),
-        "in_time": float(np.mean(np.array(delays) <= IN_TIME_S)), "never": len(delays) - len(came),
+        "pairs": len(delays), "median_s": median, "longest_s": max(came, default=None),
+        "in_time": sum(d <= IN_TIME_S for d in came) / max(1, len(delays)), "never": len(delays) - len(came),
     }  # fmt: skip
 
 
@@ -118,6 +119,6 @@ def table(found: dict[str, Any]) -> list[str]:
     delays = ", ".join("none" if x is None else f"{x:.2f}" for x in d["delay_s"])
     return [
         f"demo drive: {d['label_changes']} changes of label for {d['true_changes']} changes of face, after {delays} s",
-        f"sure faces that change at once, {r['pairs']} pairs: label after {r['median_s']:.2f} s (median), "
+        f"sure faces that change at once, {r['pairs']} pairs: label after {r['median_s'] or 0:.2f} s (median), "
         f"{r['in_time']:.1%} within {IN_TIME_S} s, {r['never']} not within {HELD_S:g} s, {clip.FPS} frames/s",
     ]

@@ -93,7 +93,7 @@ def quantised(model: ModelProto, ranges: Any, layers: Collection[str]) -> ModelP
     options = {
         "ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False,
         "OpTypesToExcludeOutputQuantization": [QUANTISED, RESIDUAL], "DedicatedQDQPair": True,
-        "MinimumRealRange": 257 * TINY,
+        "MinimumRealRange": 257 * TINY,  # 255 steps, and some for the rounding to FP16
     }  # fmt: skip
     with quiet():
         shaped = onnx.shape_inference.infer_shapes(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
 import shutil
@@ -21,6 +22,7 @@ from edgefer.bundle import Bundle, open_bundle  # noqa: E402
 from edgefer.config import Infer  # noqa: E402
 from edgefer.errors import BundleError  # noqa: E402
 from edgefer.infer import open_network  # noqa: E402
+from export import __main__ as command  # noqa: E402
 from export import checkpoint, evaluate, golden, onnx_graph, pack, quantize, recipe  # noqa: E402
 from export.data import fer2013  # noqa: E402
 from export.errors import InputError, UsageError  # noqa: E402
@@ -144,6 +146,20 @@ def _requantised(recipe_file: Path, out: Path, more: str) -> None:
     quantize.quantize(plan, out / "network.pt", out, faces, public, lambda line: None)
 
 
+@portraits
+def test_int8_is_compared_with_the_float_graph_it_was_made_of_only(
+    work: Path, recipe_file: Path, tmp_path: Path
+) -> None:
+    pack.pack(recipe.read(recipe_file), work, tmp_path / "tiny", CALIBRATION, lambda bundle: {})
+    bundle, other, said = open_bundle(tmp_path / "tiny"), tmp_path / "other", list[str]()
+    assert command._float_graph(argparse.Namespace(out=work), bundle, said.append) == work / quantize.FLOAT
+    other.mkdir()
+    shutil.copy(work / quantize.FLOAT, other)
+    (other / quantize.INT8).write_bytes(b"another training's")
+    assert command._float_graph(argparse.Namespace(out=other), bundle, said.append) is None
+    assert len(said) == 1
+
+
 def test_a_block_named_in_the_recipe_is_left_out(work: Path, recipe_file: Path, tmp_path: Path) -> None:
     import onnx
 
@@ -161,7 +177,7 @@ def test_a_block_named_in_the_recipe_is_left_out(work: Path, recipe_file: Path, 
 
 @pytest.mark.parametrize("name", ["visible.layer2.0", "visible.conv1", "visible.layer9.0"])
 def test_what_cannot_be_left_out_is_named(name: str, data_root: Path, recipe_file: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=f"'quantisation.drop': {name} is no block"):
+    with pytest.raises(InputError, match=f"'quantisation.drop': {name} is no residual block"):
         _requantised(recipe_file, tmp_path / "out", f'drop = ["{name}"]\n')
 
 

@@ -15,10 +15,11 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from bundle_workshop import copy_of_default, edit_manifest, seal
 
 from edgefer import app
 from edgefer.bench_engine import within
-from edgefer.bundle import open_bundle
+from edgefer.bundle import GOLDEN, open_bundle
 from edgefer.capture.rig import Rig
 from edgefer.config import Config, Infer, build
 from edgefer.errors import BundleError, ServiceError
@@ -65,6 +66,18 @@ def test_auto_without_an_nvidia_driver_is_onnx_runtime_and_no_news(emulated: Mod
     network = open_network(open_bundle(), Infer(), on_fallback=said.append)
     assert (network.backend, said) == ("onnxruntime", [])
     network.close()
+
+
+def test_of_a_bundle_with_one_graph_tensorrt_tries_that(emulated: ModuleType, tmp_path: Path) -> None:
+    old = copy_of_default(tmp_path)
+    edit_manifest(old, lambda m: m.update(graphs=m["graphs"][:1]))
+    with np.load(old / GOLDEN) as z:
+        arrays = {k: z[k] for k in z.files if k != "logits_tensorrt"}
+    np.savez_compressed(old / GOLDEN, **arrays)
+    seal(old)
+    network = open_network(open_bundle(old), Infer(backend="tensorrt", engines=str(tmp_path / "engines")))
+    network.close()
+    assert [f.name.split("-")[0] for f in (tmp_path / "engines").glob("*.engine")] == ["classifier"]
 
 
 FAULTS = {
