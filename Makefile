@@ -39,7 +39,7 @@ test-gpu:
 	@$(MAKE) --no-print-directory setup EXTRAS=$(EXTRAS),tensorrt
 	@EDGEFER_GPU=required $(BIN)/python -m pytest -m gpu tests/infer $(ARGS)
 
-# The faults of `make test` at their full counts, with the figures; ten to twenty minutes.
+# The faults of `make test` at their full counts, with the figures; five minutes.
 torture: setup
 	@EDGEFER_TORTURE=full $(BIN)/python -m pytest tests/publish/test_torture.py tests/publish/test_commands.py -k "torture or flood" $(ARGS)
 

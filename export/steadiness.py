@@ -117,8 +117,9 @@ def table(found: dict[str, Any]) -> list[str]:
     """Aligned plain text."""
     d, r = found["drive"], found["reaction"]
     delays = ", ".join("none" if x is None else f"{x:.2f}" for x in d["delay_s"])
+    median = "never" if r["median_s"] is None else f"after {r['median_s']:.2f} s (median)"
     return [
         f"demo drive: {d['label_changes']} changes of label for {d['true_changes']} changes of face, after {delays} s",
-        f"sure faces that change at once, {r['pairs']} pairs: label after {r['median_s'] or 0:.2f} s (median), "
+        f"sure faces that change at once, {r['pairs']} pairs: label {median}, "
         f"{r['in_time']:.1%} within {IN_TIME_S} s, {r['never']} not within {HELD_S:g} s, {clip.FPS} frames/s",
     ]
