@@ -30,6 +30,13 @@ CREATE TABLE reserve(id INTEGER PRIMARY KEY, x BLOB);
 """
 
 
+def _take_pages(db: sqlite3.Connection, pages: int) -> None:
+    """Let the database have nearly ``pages`` pages, free for what comes."""
+    rest = pages - int(db.execute("PRAGMA page_count").fetchone()[0]) - 1
+    db.execute("INSERT INTO reserve VALUES (2, zeroblob(?))", (max(0, rest) * (PAGE - 16),))
+    db.execute("DELETE FROM reserve WHERE id = 2")
+
+
 def set_aside(path: Path) -> Path:
     """Rename a damaged spool, its log included; an older damaged one makes room. Returns the new name."""
     for suffix in ("-wal", "-shm", "-journal", ""):
@@ -40,10 +47,12 @@ def set_aside(path: Path) -> Path:
 
 
 def in_memory() -> sqlite3.Connection:
-    """A spool that is gone with the process, bounded as well."""
+    """A spool that is gone with the process, bounded as well; its memory is taken now, not in hours."""
     db = sqlite3.connect(":memory:", isolation_level=None)
+    db.execute(f"PRAGMA page_size = {PAGE}")
     db.execute(f"PRAGMA max_page_count = {MEMORY_BYTES // PAGE}")
     db.executescript(TABLES)
+    _take_pages(db, MEMORY_BYTES // PAGE)
     return db
 
 
@@ -110,9 +119,7 @@ def _fill(path: Path, pages: int) -> None:
     try:
         db.executescript(f"PRAGMA page_size = {PAGE}; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {TABLES}")
         db.execute("INSERT INTO reserve VALUES (1, zeroblob(?))", (2 * _log_pages(pages) * PAGE,))
-        rest = pages - int(db.execute("PRAGMA page_count").fetchone()[0]) - 1
-        db.execute("INSERT INTO reserve VALUES (2, zeroblob(?))", (max(0, rest) * (PAGE - 16),))
-        db.execute("DELETE FROM reserve WHERE id = 2")
+        _take_pages(db, pages)
         db.execute(f"PRAGMA user_version = {VERSION}")
         _prepare(db)
     finally:

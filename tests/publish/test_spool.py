@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -126,6 +128,28 @@ def test_memory_is_a_spool_too_and_bounded(spool: Callable[..., Spool]) -> None:
         one.commit(events(made + 1, BATCH))
         made += BATCH
     assert 2000 < one.depth < 20000
+
+
+FILLING = """
+import sys
+from edgefer.publish.spool import BATCH, Event, Spool
+
+def resident_kb():
+    with open("/proc/self/smaps_rollup") as file:
+        return int(next(line for line in file if line.startswith("Rss")).split()[1])
+
+spool, seq = Spool(None, 1 << 20), 0
+before = resident_kb()
+while not spool.dropped:
+    spool.commit([Event("0123abcd", seq + n, "event/driver", b"x" * 300) for n in range(BATCH)])
+    seq += BATCH
+print(resident_kb() - before)
+"""
+
+
+def test_memory_is_taken_at_the_start_not_over_the_hours() -> None:
+    done = subprocess.run([sys.executable, "-c", FILLING], capture_output=True, text=True, check=True, timeout=60)
+    assert int(done.stdout) < 1024
 
 
 def garbage(file: Path) -> None:

@@ -143,7 +143,9 @@ def service(folder: Path, port: int, drive_s: float, every: int) -> Iterator[sub
         f'[capture]\nkind = "recording"\nsource = "{folder / "drive"}"\nrepeat = true\nrealtime = false\n'
         f"[publish]\nport = {port}\n[health]\nperiod_s = 1.0\n"
     )
-    process = subprocess.Popen([sys.executable, "-m", "edgefer", "run", "--config", str(config)])
+    state = {"STATE_DIRECTORY": str(folder / "state")}  # as the unit has it
+    command = [sys.executable, "-m", "edgefer", "run", "--config", str(config)]
+    process = subprocess.Popen(command, env=os.environ | state)
     try:
         yield process
     finally:
