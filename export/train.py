@@ -65,6 +65,7 @@ class Job:
 def train(job: Job, say: Say) -> list[Path]:
     """Returns the finished networks' files, one per fold. Raises ExportError with one line."""
     recipe = job.recipe
+    _check_targets(recipe, job.file)
     for name in [*recipe.start.values(), *(recipe.distil.teachers if recipe.distil else ())]:
         if name == recipe.name:
             raise RecipeError(f"{job.file}: the recipe starts from itself ('start' or 'distil.teachers')")
@@ -74,6 +75,16 @@ def train(job: Job, say: Say) -> list[Path]:
     if recipe.model.name == GENERATOR:
         return [_train_generator(job, recipe, say)]
     return [_train_part(job, recipe, part, say) for part in protocol.parts(recipe, temporal(recipe))]
+
+
+def _check_targets(recipe: Recipe, file: Path) -> None:
+    """Softened targets need the plain cross entropy. Raises RecipeError."""
+    softened = {"augment.mixup": recipe.augment.mixup > 0, "distil": recipe.distil is not None}
+    if models.entry(recipe.model).make.loss is Network.loss:
+        return
+    for key, used in softened.items():
+        if used:
+            raise RecipeError(f"{file}: '{key}': the loss of {recipe.model.name} needs whole labels; take it out")
 
 
 def _tell_unused(lines: tuple[str, ...], file: Path, say: Say) -> None:
