@@ -125,7 +125,8 @@ def test_mixup_mixes_pictures_and_targets_in_one_share() -> None:
     shown = visible.mean(dim=(1, 2, 3))
     assert torch.allclose(target.sum(dim=1), torch.ones(64))
     assert torch.allclose(shown, target @ torch.tensor([0.0, 100.0, 200.0]), atol=1e-3)
-    assert ((target > 0.1).sum(dim=1) == 2).any() and not torch.equal(infrared, batch[1].float())
+    assert ((target > 0.1).sum(dim=1) == 2).any()
+    assert not torch.equal(infrared, batch[1].float())
 
 
 def test_mixup_keeps_apart_what_different_lenses_saw() -> None:
@@ -134,7 +135,8 @@ def test_mixup_keeps_apart_what_different_lenses_saw() -> None:
     batch[0][:] = 200
     batch[0][::2] = 0
     visible, _, present, _ = augment.mixed(batch, 1.0, 3)
-    assert torch.equal(present, batch[2]) and set(visible.unique().tolist()) == {0.0, 200.0}
+    assert torch.equal(present, batch[2])
+    assert set(visible.unique().tolist()) == {0.0, 200.0}
 
 
 def test_a_training_with_mixup_ends_and_learns_softened_targets(
@@ -146,8 +148,8 @@ def test_a_training_with_mixup_ends_and_learns_softened_targets(
     assert any(not torch.equal(value, mixed[key]) for key, value in plain.items())
 
 
-@pytest.mark.parametrize("key, lines", [("augment.mixup", "[augment]\nmixup = 0.5"),
-                                        ("distil", '[distil]\nteachers = ["default"]')])  # fmt: skip
+@pytest.mark.parametrize(("key", "lines"), [("augment.mixup", "[augment]\nmixup = 0.5"),
+                                            ("distil", '[distil]\nteachers = ["default"]')])  # fmt: skip
 def test_softened_targets_are_refused_where_the_loss_knows_whole_labels(
     recipe_file: Path, tmp_path: Path, silent: Any, key: str, lines: str
 ) -> None:
