@@ -118,6 +118,7 @@ class Life:
         if self._file is None:
             return
         try:
+            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             durable.write(self._file, self.record.model_dump_json().encode())
         except OSError as e:
             log.warning("%s: %s; crashes are not counted", self._file, e.strerror)

@@ -41,12 +41,19 @@ def test_only_ends_that_were_not_told_count(tmp_path: Path) -> None:
     assert Life(tmp_path).record.crashes == 0
 
 
+def test_a_first_start_counts_where_no_folder_is_yet(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "state"
+    Life(folder).begin()
+    assert Life(folder).record.running
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
 def test_a_spoilt_count_and_a_full_disk_stop_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / FILE).write_text("half a rec")
     assert Life(tmp_path).begin() is Step.AS_CONFIGURED
-    gone = Life(tmp_path / "gone")
+    (tmp_path / "file").touch()
     with caplog.at_level(logging.WARNING):
-        gone.begin()
+        Life(tmp_path / "file").begin()
     assert "crashes are not counted" in caplog.text
     assert Life(None).begin() is Step.AS_CONFIGURED
 
