@@ -55,8 +55,6 @@ class Augment(_Section):
     """probability that a patch of both lenses is covered (hand, glasses, mask)"""
     lens_lost: float = 0.4
     """probability that one of the two lenses is dead (modality dropout), shared evenly"""
-    mixup: float = Field(0.0, ge=0)
-    """each pair and its target are mixed with another's, the share drawn from Beta(mixup, mixup); 0: never"""
     misregistered: float = 0.0
     """probability that infrared lies up to 6 % of the side off, beyond what a calibration leaves behind"""
 

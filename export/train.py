@@ -79,12 +79,8 @@ def train(job: Job, say: Say) -> list[Path]:
 
 def _check_targets(recipe: Recipe, file: Path) -> None:
     """Softened targets need the plain cross entropy. Raises RecipeError."""
-    softened = {"augment.mixup": recipe.augment.mixup > 0, "distil": recipe.distil is not None}
-    if models.entry(recipe.model).make.loss is Network.loss:
-        return
-    for key, used in softened.items():
-        if used:
-            raise RecipeError(f"{file}: '{key}': the loss of {recipe.model.name} needs whole labels; take it out")
+    if recipe.distil and models.entry(recipe.model).make.loss is not Network.loss:
+        raise RecipeError(f"{file}: 'distil': the loss of {recipe.model.name} needs whole labels; take it out")
 
 
 def _tell_unused(lines: tuple[str, ...], file: Path, say: Say) -> None:

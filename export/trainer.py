@@ -77,7 +77,6 @@ class Trainer:
         self.optimiser = self._optimiser()
         self.epoch, self.cpu, self.wall, self.rows = 0, 0.0, 0.0, 0
         self.watched: list[float] = []
-        self.classes = 0
 
     def _optimiser(self) -> torch.optim.Optimizer:
         t = self.recipe.training
@@ -97,7 +96,6 @@ class Trainer:
     def run(self, train: Faces, check: Faces | None, say: Say) -> None:
         """Every epoch that is left; then the network holds the averaged weights."""
         self._resume(train, say)
-        self.classes = len(train.classes)
         self.network.prior = self.recipe.training.prior * torch.from_numpy(train.log_frequency()).to(device())
         while self.epoch < self.step.epochs:
             cpu, wall = cpu_seconds(), time.monotonic()
@@ -133,8 +131,6 @@ class Trainer:
 
     def learn(self, batch: list[Tensor]) -> float:
         """One step of the optimiser; returns the loss."""
-        if self.recipe.augment.mixup:
-            batch = augment.mixed(batch, self.recipe.augment.mixup, self.classes)
         with autocast():
             loss = self.network.loss(on_device(batch), self.step.name, self.recipe.training.label_smoothing)
         self.optimiser.zero_grad(set_to_none=True)

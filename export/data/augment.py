@@ -115,27 +115,6 @@ def _blacken(view: U8, rng: np.random.Generator) -> None:
     view[:] = np.clip(rng.normal(rng.uniform(0, 6), rng.uniform(0, 2), view.shape), 0, 255).astype(np.uint8)
 
 
-def mixed(batch: Sequence[torch.Tensor], strength: float, classes: int) -> list[torch.Tensor]:
-    """Mixup of a batch as :class:`PairDataset` makes them; views float32 in 0..255, targets float32 [N, K].
-
-    Zhang et al. 2018, "mixup: Beyond Empirical Risk Minimization", eq. 1, with a share of its own for every row. Only
-    rows with the same lenses alive are mixed: half a picture in a dead lens's place is nothing a car ever shows.
-    """
-    visible, infrared, present, target = batch
-    if target.ndim == 1:
-        target = torch.nn.functional.one_hot(target, classes).float()
-    n = len(target)
-    partner = torch.randperm(n)
-    share = torch.distributions.Beta(strength, strength).sample((n,))
-    share[(present != present[partner]).any(dim=1)] = 1.0
-
-    def blend(x: torch.Tensor) -> torch.Tensor:
-        s = share.view(-1, *[1] * (x.ndim - 1))
-        return s * x + (1 - s) * x[partner]
-
-    return [blend(visible), blend(infrared), present, blend(target)]
-
-
 class PairDataset(Dataset[tuple[torch.Tensor, ...]]):
     """Training examples: visible, infrared uint8 [1, S, S] (sequences [T, 1, S, S]), present float32 [2], label int64,
     or a target float32 [K] where the faces carry softened ones.

@@ -20,6 +20,9 @@ from export.models.resnet import AttentionGate, Branch, standardise
 
 ABSENT = 30.0
 """taken off the score of a lens that is not there: a share of 1e-13"""
+DIM, DIM_COST = 12.0, 3.0
+"""a crop whose mean is below DIM grey levels loses DIM_COST per level: at a twentieth of daylight the pair is its other
+lens by construction, not by what a gate learned of the dark"""
 
 
 class Options(BaseModel):
@@ -69,7 +72,7 @@ class Trunk(nn.Module):
 
 
 class LensGate(nn.Module):
-    """Two maps [N, C, H, W] and ``present`` [N, 2] -> their weighted mean [N, C, H, W].
+    """Two maps [N, C, H, W], and the start [N, 1] that visible has over infrared -> their weighted mean [N, C, H, W].
 
     The weights, one per lens and channel, are a softmax over the lenses of a score that a lens gets from mean and
     deviation of its own channels. They begin equal.
@@ -82,14 +85,18 @@ class LensGate(nn.Module):
             nn.init.zeros_(fc.weight)
             nn.init.zeros_(fc.bias)
 
-    def forward(self, visible: Tensor, infrared: Tensor, present: Tensor) -> Tensor:
-        share = self.share(visible, infrared, present)[:, :, None, None]
+    def forward(self, visible: Tensor, infrared: Tensor, ahead: Tensor) -> Tensor:
+        share = self.share(visible, infrared, ahead)[:, :, None, None]
         return share * visible + (1 - share) * infrared  # a share of 0 is nothing, also in INT8
 
-    def share(self, visible: Tensor, infrared: Tensor, present: Tensor) -> Tensor:
+    def share(self, visible: Tensor, infrared: Tensor, ahead: Tensor) -> Tensor:
         """What the visible lens counts: [N, C] in 0..1; softmax over two is the sigmoid of the difference."""
-        lead = self.visible(_moments(visible)) - self.infrared(_moments(infrared))
-        return torch.sigmoid(lead + ABSENT * (present[:, :1] - present[:, 1:]))
+        return torch.sigmoid(self.visible(_moments(visible)) - self.infrared(_moments(infrared)) + ahead)
+
+
+def standing(crop: Tensor) -> Tensor:
+    """What a lens is worth by the light of its crop [N, 1, S, S] alone: 0, or less where that is dark; [N, 1]."""
+    return -DIM_COST * torch.relu(DIM - crop.float().mean(dim=(2, 3)))
 
 
 def _moments(x: Tensor) -> Tensor:
@@ -136,7 +143,8 @@ class SharedTrunk(Network):
 
     def forward(self, visible: Tensor, infrared: Tensor, present: Tensor) -> Tensor:
         """visible, infrared: [N, 1, S, S]; present: float32 [N, 2] of 0 or 1 -> logits float32 [N, classes]."""
-        out: Tensor = self.head(self.trunk(self.mix(self.visible(visible), self.infrared(infrared), present)))
+        ahead = standing(visible) - standing(infrared) + ABSENT * (present[:, :1] - present[:, 1:])
+        out: Tensor = self.head(self.trunk(self.mix(self.visible(visible), self.infrared(infrared), ahead)))
         return out
 
     def predict(self, batch: Batch, step: str) -> Tensor:

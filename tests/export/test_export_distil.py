@@ -80,6 +80,15 @@ def test_a_recipe_that_teaches_itself_is_refused(recipe_file: Path, tmp_path: Pa
         train.train(train.Job(recipe_file, tmp_path / "out"), silent)
 
 
+def test_softened_targets_are_refused_where_the_loss_knows_whole_labels(
+    recipe_file: Path, tmp_path: Path, silent: Any
+) -> None:
+    text = recipe_file.read_text().replace('name = "dual-resnet"\nwidths = [8, 8, 16, 16]', 'name = "pyconv-se18"')
+    recipe_file.write_text(text + '[distil]\nteachers = ["default"]\n')
+    with pytest.raises(RecipeError, match="'distil': the loss of pyconv-se18 needs whole labels"):
+        train.train(train.Job(recipe_file, tmp_path / "out"), silent)
+
+
 def test_a_training_does_not_go_on_with_other_teachers_but_with_keys_added_since(
     recipe_file: Path, data_root: Path, tmp_path: Path, silent: Any
 ) -> None:

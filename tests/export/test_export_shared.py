@@ -45,13 +45,27 @@ def test_both_lenses_count_when_both_are_there() -> None:
     assert not torch.allclose(answer, network(v, i.flip(0), both), atol=1e-3)
 
 
+@pytest.mark.parametrize("dark", [0, 1])
+def test_a_lens_in_the_dark_is_weighed_out_unless_the_other_is_as_dark(dark: int) -> None:
+    network, crops = _network(), list(_crops())
+    for p in network.mix.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+    lit = network(*crops, torch.ones(4, 2))
+    crops[dark] = crops[dark] // 20  # a mean of about 6
+    other = torch.tensor([[float(dark), 1.0 - dark]]).expand(4, 2)
+    assert torch.allclose(network(*crops, torch.ones(4, 2)), network(*crops, other), atol=1e-3)
+    crops[1 - dark] = crops[1 - dark] // 20
+    assert not torch.allclose(network(*crops, torch.ones(4, 2)), network(*crops, other), atol=1e-3)
+    assert not torch.allclose(lit, network(*crops, other), atol=1e-3)
+
+
 def test_the_joined_step_begins_with_one_branch_for_both_lenses_and_equal_weights() -> None:
     network, (v, i) = SharedTrunk(Options(widths=[8, 8, 16, 16]), 7).eval(), _crops()
     network.begin("joined")
     present = torch.ones(4, 2)
     swapped = network(i, v, present)
     assert torch.allclose(network(v, i, present), swapped, atol=1e-5)
-    share = network.mix.share(network.visible(v), network.infrared(i), present)
+    share = network.mix.share(network.visible(v), network.infrared(i), torch.zeros(4, 1))
     assert torch.allclose(share, torch.full_like(share, 0.5))
 
 

@@ -10,9 +10,8 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs the export extra")
 from export import checkpoint, models, recipe, train, trainer  # noqa: E402
-from export.data import augment  # noqa: E402
 from export.data.faces import Faces  # noqa: E402
-from export.errors import InputError, RecipeError  # noqa: E402
+from export.errors import InputError  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("default")]
 
@@ -110,52 +109,3 @@ def test_a_prior_that_is_taken_out_makes_rare_classes_as_likely(tmp_path: Path, 
     view = torch.zeros(4, 1, 16, 16)
     said = torch.softmax(network.eval()(view, view, torch.ones(4, 2)), 1)[0, 0].item()
     assert said == pytest.approx(share, abs=0.05)
-
-
-def _batch(count: int) -> list[Any]:
-    views = [torch.randint(0, 256, (count, 1, 8, 8), dtype=torch.uint8) for _ in range(2)]
-    return [*views, torch.ones(count, 2), torch.arange(count) % 3]
-
-
-def test_mixup_mixes_pictures_and_targets_in_one_share() -> None:
-    torch.manual_seed(1)
-    batch = _batch(64)
-    batch[0][:] = (batch[3] * 100)[:, None, None, None]  # the picture says which class it is
-    visible, infrared, _, target = augment.mixed(batch, 1.0, 3)
-    shown = visible.mean(dim=(1, 2, 3))
-    assert torch.allclose(target.sum(dim=1), torch.ones(64))
-    assert torch.allclose(shown, target @ torch.tensor([0.0, 100.0, 200.0]), atol=1e-3)
-    assert ((target > 0.1).sum(dim=1) == 2).any()
-    assert not torch.equal(infrared, batch[1].float())
-
-
-def test_mixup_keeps_apart_what_different_lenses_saw() -> None:
-    batch = _batch(64)
-    batch[2][::2, 0] = 0.0
-    batch[0][:] = 200
-    batch[0][::2] = 0
-    visible, _, present, _ = augment.mixed(batch, 1.0, 3)
-    assert torch.equal(present, batch[2])
-    assert set(visible.unique().tolist()) == {0.0, 200.0}
-
-
-def test_a_training_with_mixup_ends_and_learns_softened_targets(
-    recipe_file: Path, data_root: Path, tmp_path: Path, silent: Any
-) -> None:
-    plain = checkpoint.read_state(train.train(train.Job(recipe_file, tmp_path / "plain"), silent)[0])["network"]
-    recipe_file.write_text(recipe_file.read_text() + "\n[augment]\nmixup = 0.5\n")
-    mixed = checkpoint.read_state(train.train(train.Job(recipe_file, tmp_path / "mixed"), silent)[0])["network"]
-    assert any(not torch.equal(value, mixed[key]) for key, value in plain.items())
-
-
-@pytest.mark.parametrize(("key", "lines"), [("augment.mixup", "[augment]\nmixup = 0.5"),
-                                            ("distil", '[distil]\nteachers = ["default"]')])  # fmt: skip
-def test_softened_targets_are_refused_where_the_loss_knows_whole_labels(
-    recipe_file: Path, tmp_path: Path, silent: Any, key: str, lines: str
-) -> None:
-    text = recipe_file.read_text()
-    start = text.index("[model]")
-    end = text.index("\n[", start)
-    recipe_file.write_text(f'{text[:start]}[model]\nname = "pyconv-se18"\n{text[end:]}\n{lines}\n')
-    with pytest.raises(RecipeError, match=f"'{key}': the loss of pyconv-se18 needs whole labels"):
-        train.train(train.Job(recipe_file, tmp_path / "out"), silent)
