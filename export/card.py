@@ -63,7 +63,8 @@ Driver's facial expression ({", ".join(report["labels"])}) from an aligned visib
 Trained by `python -m export train` ({_steps(recipe)}).
 {_quantised(report)}. Temperature {calibration["temperature"]} and the least confidence
 {calibration["min_conf"]} (the surest 80 % of the views reach it) come from PublicTest, in every state of
-the lenses that it has an answer in. Nothing was selected on PrivateTest, on which the figures rest.
+the lenses that it has an answer in. The commands named here select nothing on PrivateTest, on which the figures rest.
+{recipe.caveat}
 """
     return "\n".join([head, _DATA.format(data=report["training_data_sha256"], simulated=SIMULATED), protocol,
                       _figures(results), _LIMITS])  # fmt: skip

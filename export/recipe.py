@@ -146,6 +146,8 @@ class Recipe(_Section):
     """what differs from that recipe"""
     note: str = ""
     """why the report has no figures of it, where that is not for want of a training"""
+    caveat: str = ""
+    """what a reader of its figures must know of how it was made, in whole sentences, for the model card"""
     seed: int = 1
     crop: int = 48
     template: list[tuple[float, float]] | None = Field(default=None, min_length=5, max_length=5)

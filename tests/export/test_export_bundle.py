@@ -105,7 +105,8 @@ def test_a_packed_bundle_opens_on_the_device_and_carries_its_figures(
     work: Path, recipe_file: Path, tmp_path: Path
 ) -> None:
     to = tmp_path / "bundles" / "tiny"
-    results = pack.pack(recipe.read(recipe_file), work, to, CALIBRATION, _results)
+    plan = recipe.read(recipe_file).model_copy(update={"caveat": "Its gate was set by hand."})
+    results = pack.pack(plan, work, to, CALIBRATION, _results)
     bundle = open_bundle(to)
     open_network(bundle, Infer(threads=1)).close()
     assert bundle.manifest.metrics == evaluate.flat_metrics(results)
@@ -116,6 +117,7 @@ def test_a_packed_bundle_opens_on_the_device_and_carries_its_figures(
     card = " ".join((to / "MODEL_CARD.md").read_text().split())
     for said in ("simulation", "not a DDAW or ADDW", "Art. 5(1)(f)", "unknown", "`a test`", "INT8 against FP32: not"):
         assert said in card, said
+    assert plan.caveat in card
 
 
 @portraits
