@@ -114,7 +114,7 @@ def line(recipe: Recipe, train: int, test: int) -> str:
     if d.folds == "person":
         split = f"{d.count} folds by person, pooled, no selection"
     elif d.folds == "group":
-        split = "one group held out at a time, pooled, no selection"
+        split = "one group held out at a time (lone pictures stay in training), pooled, no selection"
     elif d.folds == "share":
         split = "70/15/15 at random per class, people not kept apart (the papers')"
     elif d.name == "fer2013":

@@ -104,10 +104,15 @@ def _fold(fold: Rows, i: int, name: str, validate: bool) -> Split:
 
 
 def leave_one_group_out(group: Anything) -> tuple[Split, ...]:
-    """One split per group, in the order of their names; that group is the test. Raises UsageError below two groups."""
-    groups = np.unique(group)
+    """One split per group, in the order of their names; that group is the test.
+
+    A group of one picture is no test: the picture stays in every split's training rows. Raises UsageError below two
+    groups to hold out.
+    """
+    names, sizes = np.unique(group, return_counts=True)
+    groups = names[sizes > 1]
     if len(groups) < 2:
-        raise UsageError(f"leave one group out: there are {len(groups)} groups, two are needed")
+        raise UsageError(f"leave one group out: there are {len(groups)} groups of two pictures or more, two are needed")
     return tuple(
         Split(f"one of {len(groups)} groups left out: {g}", np.flatnonzero(group != g), np.flatnonzero(group == g))
         for g in groups
