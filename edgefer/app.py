@@ -25,7 +25,7 @@ from edgefer.journal import fields
 from edgefer.life import Life, Step
 from edgefer.locate import Locator
 from edgefer.locate.yunet import YuNet, YuNetEngine, canvas, check_forward, model_path
-from edgefer.messages import Health, Message, Meta, Stamper, Status
+from edgefer.messages import Health, Message, Meta, Status
 from edgefer.pipeline import Pipeline
 from edgefer.publish import Publisher, open_publisher
 from edgefer.registration import WINDOW, RegistrationCheck, window_template
@@ -33,6 +33,7 @@ from edgefer.reload import Parts, Reloader, Requests
 from edgefer.report import Every, Reporter
 from edgefer.serving import Serving, open_store, tell_start, visible_only
 from edgefer.shutter import Shutter
+from edgefer.stamp import Stamper, boot_id, new_stream
 from edgefer.types import Reading, now_ns
 
 log = logging.getLogger("edgefer")
@@ -125,7 +126,7 @@ def _build(config: Config, shutter: Shutter, memory: PrivacyMemory, serving: Ser
         log.info("bundle %s opened on %s, golden vectors passed", bundle.title, network.backend)
         locator = open_locator(config, network.backend, serving.fell_back, serving.tell)
         undo.callback(locator.close)
-        stamper = Stamper(config.device, messages.new_stream(), messages.boot_id())
+        stamper = Stamper(config.device, new_stream(), boot_id())
         publisher = open_publisher(config.publish, config.device, stamper, config.state)
         pipeline = wire(config, bundle, network, locator, shutter, publisher, stamper, memory, serving)
         undo.pop_all()

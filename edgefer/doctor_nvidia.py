@@ -11,7 +11,7 @@ from edgefer.config import Config
 from edgefer.errors import ServiceError
 from edgefer.infer import tensorrt, vendor
 from edgefer.infer.cuda import has_driver, open_cuda
-from edgefer.messages import clock_synchronised
+from edgefer.stamp import clock_synchronised
 
 NODES = (
     "/dev/nvmap", "/dev/nvhost-gpu", "/dev/nvhost-ctrl-gpu", "/dev/nvgpu/igpu0/ctrl", "/dev/nvidia0", "/dev/nvidiactl",

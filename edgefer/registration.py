@@ -16,7 +16,8 @@ import cv2
 import numpy as np
 
 from edgefer.config import Align
-from edgefer.messages import EventSystem, Stamper
+from edgefer.messages import EventSystem
+from edgefer.stamp import Stamper
 from edgefer.types import F32, F64, U8, AlignedPair, Face, FramePair, Lens
 
 WINDOW: Final = 224

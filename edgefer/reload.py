@@ -24,9 +24,10 @@ from edgefer.errors import EdgeferError, Stopped
 from edgefer.infer import Network
 from edgefer.journal import fields
 from edgefer.locate import Locator
-from edgefer.messages import EventSystem, Message, Meta, Stamper
+from edgefer.messages import EventSystem, Message, Meta
 from edgefer.pipeline import Pipeline
 from edgefer.serving import Serving, Told
+from edgefer.stamp import Stamper
 from edgefer.types import Face, FramePair
 
 log = logging.getLogger("edgefer.reload")

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from edgefer.messages import EventDriver, EventSystem, Message, Stamper, StateDriver, state_message
+from edgefer.messages import EventDriver, EventSystem, Message, StateDriver
+from edgefer.stamp import Stamper, state_message
 from edgefer.types import Lens, LensState, Reading, Why
 
 LENS_SETTLE_S = 0.5

@@ -14,16 +14,17 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from wire_samples import BOOT, one_of_each, reading, stamper
 
-from edgefer import messages
+from edgefer import messages, stamp
 from edgefer.errors import ConfigError
-from edgefer.messages import EventDriver, EventSystem, Stamper, StateDriver, Status
+from edgefer.messages import EventDriver, EventSystem, StateDriver, Status
+from edgefer.stamp import Stamper
 from edgefer.types import LensState, Reading, Why
 
 SCHEMAS = Path(__file__).parents[1] / "deploy" / "schema"
 
 
 def test_a_typical_state_fits_512_bytes_and_says_what_the_reading_said() -> None:
-    payload = messages.encode(messages.state_message(stamper(), reading(), "driver-expression-default@1.0.0"))
+    payload = messages.encode(stamp.state_message(stamper(), reading(), "driver-expression-default@1.0.0"))
     assert len(payload) <= 512
     said = json.loads(payload)
     assert said["conf"] == 0.9123
@@ -34,7 +35,7 @@ def test_a_typical_state_fits_512_bytes_and_says_what_the_reading_said() -> None
 
 def test_no_face_is_a_result_and_odd_numbers_do_not_break_the_wire() -> None:
     odd = reading(Why.NO_FACE, {"neutral": 1.0000001, "fear": -1e-9}, yaw_deg=float("nan"), mono_ns=60_000_000_000)
-    said = json.loads(messages.encode(messages.state_message(stamper(), odd, "default@1.0")))
+    said = json.loads(messages.encode(stamp.state_message(stamper(), odd, "default@1.0")))
     assert (said["valid"], said["why"], said["label"]) == (False, "no_face", "unknown")
     assert said["probs"] == {"neutral": 1.0, "fear": 0.0}
     assert "yaw_deg" not in said["quality"]
@@ -42,7 +43,7 @@ def test_no_face_is_a_result_and_odd_numbers_do_not_break_the_wire() -> None:
 
 
 def test_contradictions_are_refused() -> None:
-    good = messages.state_message(stamper(), reading(), "default@1.0").model_dump()
+    good = stamp.state_message(stamper(), reading(), "default@1.0").model_dump()
     for wrong in ({"valid": False}, {"why": Why.NO_FACE}, {"label": "unknown"}, {"extra": 1}, {"conf": float("nan")}):
         with pytest.raises(ValidationError):
             StateDriver(**{**good, **wrong})
@@ -128,7 +129,7 @@ def test_round_trip(
     lenses = (LensState.LOST, LensState.OK)
     said = Reading("unknown" if why else label, conf, probs, why, conf, yaw, lenses, mono)
     clock = Stamper("car-1", "0123abcd", BOOT, wall_ns=lambda: 10**18, mono_ns=lambda: mono, synchronised=lambda: False)
-    sent = messages.state_message(clock, said, "b@1")
+    sent = stamp.state_message(clock, said, "b@1")
     got = messages.decode(StateDriver, messages.encode(sent))
     assert (got.label, got.why, got.mono_ns, got.seq, got.ts) == (sent.label, why, mono, 1, sent.ts)
     assert got.probs == {name: round(p, 4) for name, p in probs.items()}
@@ -136,10 +137,10 @@ def test_round_trip(
 
 def test_boot_id_and_clock_flag_come_from_files(tmp_path: Path) -> None:
     flag = tmp_path / "synchronized"
-    assert not messages.clock_synchronised((flag,))
+    assert not stamp.clock_synchronised((flag,))
     flag.touch()
-    assert messages.clock_synchronised((tmp_path / "other", flag))
+    assert stamp.clock_synchronised((tmp_path / "other", flag))
     (tmp_path / "boot").write_text(BOOT + "\n")
-    assert messages.boot_id(tmp_path / "boot") == BOOT
-    assert messages.boot_id(tmp_path / "none") == "00000000-0000-0000-0000-000000000000"
-    assert Stamper("car-1", messages.new_stream(), messages.boot_id()).message(Status, state="online", session=1).v == 1
+    assert stamp.boot_id(tmp_path / "boot") == BOOT
+    assert stamp.boot_id(tmp_path / "none") == "00000000-0000-0000-0000-000000000000"
+    assert Stamper("car-1", stamp.new_stream(), stamp.boot_id()).message(Status, state="online", session=1).v == 1

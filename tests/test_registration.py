@@ -15,8 +15,9 @@ from edgefer.capture import Recorder
 from edgefer.capture.nir import WHOLE_FRAME, simulate_nir
 from edgefer.config import Align, Config, build
 from edgefer.demo.clip import Scene
-from edgefer.messages import EventSystem, Stamper
+from edgefer.messages import EventSystem
 from edgefer.registration import IN_PART, MOST, DriftWatch, RegistrationCheck, Verdict, offset_px
+from edgefer.stamp import Stamper
 from edgefer.types import Face, Frame, FramePair, Lens, LensState
 
 S = 1_000_000_000

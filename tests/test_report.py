@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from edgefer.messages import EventDriver, EventSystem, Message, Stamper, StateDriver
+from edgefer.messages import EventDriver, EventSystem, Message, StateDriver
 from edgefer.report import Reporter
+from edgefer.stamp import Stamper
 from edgefer.types import UNKNOWN, Lens, LensState, Reading, Why
 
 S = 1_000_000_000

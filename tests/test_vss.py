@@ -14,7 +14,8 @@ import pytest
 from wire_samples import LABELS, one_of_each, reading, stamper
 
 from edgefer import vss
-from edgefer.messages import EventDriver, Message, state_message
+from edgefer.messages import EventDriver, Message
+from edgefer.stamp import state_message
 from edgefer.types import Why
 
 ROOT = Path(__file__).parents[1]

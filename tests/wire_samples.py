@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from edgefer import messages
-from edgefer.messages import EventDriver, EventSystem, Health, Message, Meta, Stamper, Status
+from edgefer.messages import EventDriver, EventSystem, Health, Message, Meta, Status
+from edgefer.stamp import Stamper, state_message
 from edgefer.types import Lens, LensState, Reading, Why
 
 BOOT = "00000000-1111-2222-3333-444444444444"
@@ -26,7 +27,7 @@ def reading(why: Why | None = None, probs: dict[str, float] | None = None, **cha
 def one_of_each(s: Stamper) -> list[Message]:
     bundle = messages.BundleInfo(name="default", version="1.0", sha256="0" * 64)
     return [
-        messages.state_message(s, reading(), "default@1.0"),
+        state_message(s, reading(), "default@1.0"),
         s.message(EventDriver, kind="label", before="neutral", after="happiness", conf=0.9),
         s.message(EventSystem, kind="lens_lost", lens=Lens.VISIBLE, state=LensState.BLACK, detail="night"),
         s.message(Status, state="online", session=7),

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from edgefer.config import Publish, State
-from edgefer.messages import Command, Message, Meta, Stamper, Status
+from edgefer.messages import Command, Message, Meta, Status
+from edgefer.stamp import Stamper
 
 
 class Publisher(Protocol):

@@ -29,7 +29,6 @@ from edgefer.messages import (
     Meta,
     Replay,
     Response,
-    Stamper,
     StateDriver,
     Status,
     encode,
@@ -43,6 +42,7 @@ from edgefer.publish._tls import Secrets
 from edgefer.publish.commands import KINDS, MAX_BYTES, Desk
 from edgefer.publish.courier import REPLAY_MAX, Ask, Courier, Notice
 from edgefer.publish.spool import Spool
+from edgefer.stamp import Stamper
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client, MQTTMessage, MQTTMessageInfo

@@ -7,7 +7,8 @@ from typing import TextIO
 
 from edgefer.config import Publish
 from edgefer.errors import ServiceError
-from edgefer.messages import Command, Message, Meta, Stamper, Status, encode, topic
+from edgefer.messages import Command, Message, Meta, Status, encode, topic
+from edgefer.stamp import Stamper
 
 
 class StdoutPublisher:

@@ -19,9 +19,10 @@ import time
 
 from edgefer import messages
 from edgefer.config import Publish, State
-from edgefer.messages import EventDriver, EventSystem, Health, Meta, Stamper, StateDriver, Status
+from edgefer.messages import EventDriver, EventSystem, Health, Meta, StateDriver, Status
 from edgefer.publish.mqtt import MqttPublisher
 from edgefer.report import ClockWatch
+from edgefer.stamp import Stamper, boot_id, new_stream
 from edgefer.types import LensState
 
 
@@ -41,7 +42,7 @@ def arguments() -> argparse.Namespace:
 class Source:
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
-        self.stamper = Stamper("car-1", messages.new_stream(), messages.boot_id())
+        self.stamper = Stamper("car-1", new_stream(), boot_id())
         tls = dict(zip(("ca_file", "cert_file", "key_file"), args.tls, strict=True))
         config = Publish(host=args.host, port=args.port, keepalive_s=args.keepalive, **tls)
         self.publisher = MqttPublisher(config, "car-1", self.stamper, State(folder=args.folder, spool_mb=args.spool_mb))
