@@ -56,6 +56,9 @@ class WganOptions(BaseModel):
     """weight of 1 - SSIM to the visible image, beside alpha and beta. Not in the paper, whose loss has 0 here: without
     it the sum of the similarities to both sources stayed below that of plain averaging, also where the pixels
     themselves were optimised, for beta from 0.5 to 300"""
+    information: float = Field(default=0.0, ge=0)
+    """weight of 2 - the visual information of both sources. Not in the paper either: without it the similarities are
+    had at the price of contrast, also where the pixels themselves were optimised (on training pairs)"""
     penalty: float = Field(default=10.0, ge=0)
     """lambda_1 of eq. 8"""
     steepness: float = Field(default=15.0, gt=0)
@@ -70,13 +73,22 @@ def content_loss(fused: Tensor, visible: Tensor, infrared: Tensor, o: WganOption
 
     The print divides everything by HW. For the squared Frobenius norms that makes means; SSIM and the gradient term
     (eq. 5) are means already, and a second division would leave nothing of them, so they are taken as they are.
-    ``structure`` adds a term that is not in the paper.
+    ``structure`` and ``information`` add terms that are not in the paper.
     """
     f, v, i = ((x.float() + 1) / 2 for x in (fused, visible, infrared))
     to_infrared = functional.mse_loss(f, i) + (1 - losses.ssim(f, i).mean())
     to_visible = losses.lbp_loss(f, v, o.steepness) + losses.gradient_loss(f, v)
-    ours = 1 - losses.ssim(f, v).mean() if o.structure else f.new_zeros(())
-    return o.alpha * to_infrared + o.beta * to_visible + o.structure * ours
+    return o.alpha * to_infrared + o.beta * to_visible + _not_in_the_paper(f, v, i, o)
+
+
+def _not_in_the_paper(f: Tensor, v: Tensor, i: Tensor, o: WganOptions) -> Tensor:
+    loss = f.new_zeros(())
+    if o.structure:
+        loss = loss + o.structure * (1 - losses.ssim(f, v).mean())
+    if o.information:
+        held = losses.visual_information(v, f) + losses.visual_information(i, f)
+        loss = loss + o.information * (2 - held.mean())
+    return loss
 
 
 def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor) -> Tensor:

@@ -26,8 +26,8 @@ class PatchSource(Protocol):
 class ScenePatches:
     """Random squares of aligned pairs, mirrored at random. Raises InputError when a pair is smaller than asked for.
 
-    ``vary``: each square also at its own scale (shrunk up to 1.6 times) and each lens at its own contrast, so that the
-    generator learns more than the one camera of the training pairs.
+    ``vary``: each square also turned by quarters, at its own scale (shrunk up to twice), each lens at its own contrast
+    and brightness, so that the generator learns more than the one camera of the training pairs.
     """
 
     def __init__(self, pairs: Sequence[Pair], vary: bool = False) -> None:
@@ -40,13 +40,14 @@ class ScenePatches:
 
     def _one(self, side: int, rng: np.random.Generator) -> tuple[U8, U8]:
         name, *images = self.pairs[int(rng.integers(len(self.pairs)))]
-        wanted = min(int(side * rng.uniform(1.0, 1.6)), *images[0].shape) if self.vary else side
+        wanted = min(int(side * rng.uniform(1.0, 2.0)), *images[0].shape) if self.vary else side
         room = np.asarray(images[0].shape) - max(wanted, side)
         if room.min() < 0:
             raise InputError(f"{name}: smaller than the patches of {side} pixels; lower 'side'")
         y, x = (int(rng.integers(r + 1)) for r in room)
+        turns = int(rng.integers(4)) if self.vary else 0
         flip = -1 if rng.random() < 0.5 else 1
-        visible, infrared = (image[y : y + wanted, x : x + wanted][:, ::flip] for image in images)
+        visible, infrared = (np.rot90(im[y : y + wanted, x : x + wanted], turns)[:, ::flip] for im in images)
         if not self.vary:
             return visible, infrared
         return _varied(visible, side, rng), _varied(infrared, side, rng)
@@ -56,7 +57,7 @@ def _varied(image: U8, side: int, rng: np.random.Generator) -> U8:
     """The square at ``side`` pixels and another contrast and brightness."""
     small = cv2.resize(np.ascontiguousarray(image), (side, side), interpolation=cv2.INTER_AREA).astype(np.float32)
     mean = small.mean()
-    moved = (small - mean) * rng.uniform(0.6, 1.4) + mean + rng.uniform(-25, 25)
+    moved = (small - mean) * np.exp(rng.uniform(-1.0, 0.5)) + mean + rng.uniform(-40, 40)
     return np.asarray(np.clip(moved, 0, 255), np.uint8)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs the export extra")
-from export import losses  # noqa: E402
+from export import fusionmetrics, losses  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
@@ -55,6 +55,23 @@ def test_ssim_agrees_with_scikit_image() -> None:
     options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0, "full": True}
     _, theirs = metrics.structural_similarity(x[0, 0].numpy(), y[0, 0].numpy(), **options)
     assert float(losses.ssim(x, y)) == pytest.approx(float(theirs[5:-5, 5:-5].mean()), abs=1e-4)
+
+
+@pytest.mark.parametrize("side", [48, 30, 96])
+def test_visual_information_is_the_figure_of_merit(side: int) -> None:
+    rng = np.random.default_rng(side)
+    source, other = (np.kron(rng.integers(0, 256, (side // 6,) * 2), np.ones((6, 6))) for _ in range(2))
+    for image in (source, source * 0.5 + 60, 0.7 * source + 0.3 * other, 255 - source):
+        pair = [x.round().astype(np.uint8) for x in (source, image)]
+        got = losses.visual_information(*(torch.from_numpy(x)[None, None] / 255 for x in pair))
+        assert float(got) == pytest.approx(fusionmetrics.visual_information(*pair), abs=2e-3)
+
+
+def test_visual_information_of_flat_images_has_a_gradient_that_is_finite() -> None:
+    source, image = torch.zeros(1, 1, 48, 48), torch.zeros(1, 1, 48, 48, requires_grad=True)
+    losses.visual_information(source, image).sum().backward()
+    assert image.grad is not None
+    assert bool(torch.isfinite(image.grad).all())
 
 
 def test_gradient_loss_of_a_ramp_against_a_flat_image() -> None:

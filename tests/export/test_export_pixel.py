@@ -175,6 +175,14 @@ def test_varied_patches_stay_aligned_and_are_of_the_asked_side() -> None:
     assert np.abs(visible.astype(int) - infrared).mean() > 3
 
 
+def test_varied_patches_are_turned_by_quarters_both_lenses_alike() -> None:
+    stripes = np.tile(np.where(np.arange(80) % 20 < 10, 60, 180).astype(np.uint8), (80, 1))
+    visible, infrared = ScenePatches([Pair("", stripes, stripes)], vary=True).patches(16, 32, np.random.default_rng(0))
+    upright = [[bool(x.std(axis=0).max() < 1) for x in lens] for lens in (visible, infrared)]
+    assert upright[0] == upright[1]
+    assert 0 < sum(upright[0]) < 16
+
+
 def test_pairs_smaller_than_the_patch_are_named() -> None:
     with pytest.raises(InputError, match="scene 0: smaller than the patches of 64"):
         ScenePatches(_pairs(1)).patches(1, 64, np.random.default_rng(0))
@@ -232,6 +240,10 @@ def test_content_loss_is_the_sum_of_equation_three() -> None:
     paper = PLAN.model_copy(update={"alpha": 2.0, "beta": 3.0, "structure": 0.0})
     got = adversarial.content_loss(*(2 * x - 1 for x in (f, v, i)), paper)
     assert float(got) == pytest.approx(float(2 * infrared + 3 * visible), abs=1e-5)
+    ours = paper.model_copy(update={"structure": 0.5, "information": 0.2})
+    more = adversarial.content_loss(*(2 * x - 1 for x in (f, v, i)), ours) - got
+    lost = 2 - losses.visual_information(v, f) - losses.visual_information(i, f)
+    assert float(more) == pytest.approx(float(0.5 * (1 - losses.ssim(f, v)) + 0.2 * lost), abs=1e-4)
 
 
 def test_classifier_learns_behind_a_frozen_generator_and_both_when_asked() -> None:
