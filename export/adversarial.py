@@ -184,8 +184,8 @@ class _Game:
         if not self.path.is_file():
             return
         state = _read(self.path, self.where)
-        own = self.options.model_dump(mode="json")
-        if state["options"] | {"epochs": 0} != own | {"epochs": 0} or state["seed"] != self.seed:
+        begun = state["options"].model_copy(update={"epochs": self.options.epochs})
+        if begun != self.options or state["seed"] != self.seed:
             raise InputError(f"{self.path}: begun with other options or another seed; choose another folder")
         for name, player in self.players.items():
             player.load_state_dict(state[name])
@@ -218,7 +218,7 @@ def train_generator(options: WganOptions, pairs: PatchSource, out: Path, seed: i
 def load_generator(path: Path) -> Generator:
     """The trained generator in eval mode, on the processor. Raises InputError when ``path`` holds none."""
     state = _read(path, "cpu")
-    generator = Generator(WganOptions.model_validate(state["options"]).generator)
+    generator = Generator(state["options"].generator)
     generator.load_state_dict(state["generator"])
     return generator.eval()
 
@@ -228,6 +228,7 @@ def _read(path: Path, where: torch.device | str) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(path, map_location=where, weights_only=True)
         if not {"generator", "discriminator", "options", "epoch", "seed"} <= set(state):
             raise ValueError
+        state["options"] = WganOptions.model_validate(state["options"])  # younger ones have their defaults
     except FileNotFoundError:
         raise InputError(f"{path}: no generator; train one first") from None
     except Exception as e:

@@ -317,6 +317,16 @@ def test_another_plan_does_not_go_on_in_the_same_folder(tmp_path: Path, silent: 
         adversarial.train_generator(other, ScenePatches(_pairs()), tmp_path, 0, silent)
 
 
+def test_a_training_begun_before_an_option_was_there_goes_on(tmp_path: Path, silent: Any) -> None:
+    path = adversarial.train_generator(PLAN, ScenePatches(_pairs()), tmp_path, 0, silent)
+    state = torch.load(path, weights_only=True)
+    del state["options"]["information"]
+    torch.save(state, path)
+    longer = PLAN.model_copy(update={"epochs": PLAN.epochs + 1})
+    adversarial.train_generator(longer, ScenePatches(_pairs()), tmp_path, 0, silent)
+    assert torch.load(path, weights_only=True)["epoch"] == PLAN.epochs + 1
+
+
 def test_comparison_lists_baselines_and_generator(tmp_path: Path, silent: Any) -> None:
     path = adversarial.train_generator(PLAN, ScenePatches(_pairs()), tmp_path, 0, silent)
     table = pixelfusion.compare_fusion(path, _pairs(2), silent)
