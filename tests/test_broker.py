@@ -28,8 +28,8 @@ from wire_samples import one_of_each, stamper
 from edgefer.broker import EmbeddedBroker
 from edgefer.config import Publish
 from edgefer.messages import Status
-from edgefer.publish import mqtt, open_publisher
-mqtt.SAY_S = 20  # a busy machine
+from edgefer.publish import _link, open_publisher
+_link.SAY_S = 20  # a busy machine
 clock, heard, ready, stopped = stamper(), [], threading.Event(), threading.Event()
 def hear(client, userdata, message):
     heard.append(message.topic.removeprefix("edgefer/v1/car-1/"))

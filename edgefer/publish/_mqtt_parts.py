@@ -17,7 +17,7 @@ TELL_AGAIN_S = 300.0
 
 
 class Out(NamedTuple):
-    """A message that is out: its topic below the device, QoS, whether it is retained, and the courier's token."""
+    """A message that is out: its topic, QoS, whether it is retained, and the courier's token."""
 
     topic: str
     qos: int

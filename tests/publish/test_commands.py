@@ -315,7 +315,7 @@ def test_privacy_takes_the_retained_state_back_at_every_connection(
     late.wait(lambda t, p: t == "meta")
     assert "state/driver" not in {t for t, _, _ in late.heard}
     heard = len(boss.heard)
-    device._cut()  # the network's doing, not the device's
+    device._link.cut()  # the network's doing, not the device's
     boss.wait(lambda t, p: t == "state/driver" and not p, heard)
     assert device.counters()["connects"] == 2
 

@@ -40,14 +40,14 @@ def test_a_fault_is_told_again_only_after_a_while() -> None:
 def test_an_outage_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
     sender = MqttPublisher(Publish(), "car-1", stamper())
     for _ in range(3):  # as paho calls it, every 1 to 30 s
-        sender._on_connect_fail(None, None)  # type: ignore[arg-type]
+        sender._link._on_connect_fail(None, None)  # type: ignore[arg-type]
     assert [r.getMessage().split(":")[0] for r in caplog.records] == ["broker 127.0.0.1"]
 
 
 def test_states_behind_a_stuck_socket_are_dropped_and_counted() -> None:
     sender = MqttPublisher(Publish(), "car-1", stamper())
-    sender._connected = True
+    sender._link.connected = True
     for mid in range(UNSENT):  # handed over, never written
-        sender._ledger.sent(mid, STATE)
+        sender._link._ledger.sent(mid, STATE)
     sender.publish(one_of_each(stamper())[0])
     assert sender.counters()["dropped_slow"] == 1

@@ -23,7 +23,7 @@ from edgefer import messages
 from edgefer.config import Publish, State
 from edgefer.errors import ServiceError
 from edgefer.messages import EventDriver, EventSystem, Health, Message, Meta, StateDriver, Status
-from edgefer.publish import mqtt
+from edgefer.publish import _link
 from edgefer.publish.mqtt import MqttPublisher
 
 pytestmark = pytest.mark.broker
@@ -148,7 +148,7 @@ def test_a_killed_connection_leaves_the_will_and_comes_back(mosquitto: Mosquitto
     live = listen(mosquitto.port)
     sender = publisher(mosquitto.port, will_delay_s=0)
     first = json.loads(live.wait(Status, state="online").payload)["session"]
-    link = sender._client.socket()
+    link = sender._link._client.socket()
     link.shutdown(socket.SHUT_RDWR)  # the cable is cut: no DISCONNECT is sent
     will = live.wait(Status, state="offline", session=first)
     assert will.qos == 1
@@ -200,7 +200,7 @@ def test_a_wrong_password_is_one_clear_line(
     settings = {"username": "car-1", "password_file": str(tmp_path / "pw"), "protocol": protocol}
     with caplog.at_level(logging.DEBUG):
         sender = publisher(broker.port, **settings)
-        until(lambda: sender._fault)
+        until(lambda: sender._link.fault)
     pattern = f"^broker 127.0.0.1:{broker.port} refuses the connection: .*; check publish.username and publish.password"
     with pytest.raises(ServiceError, match=pattern) as caught:
         sender.check()
@@ -295,12 +295,12 @@ def test_a_broker_that_never_answers_holds_up_neither_publish_nor_close(publishe
 
 
 def test_a_broker_that_never_answers_is_tried_again(publisher: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mqtt, "CONNECT_S", 0.1)
+    monkeypatch.setattr(_link, "CONNECT_S", 0.1)
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         deaf.settimeout(BOUND_S)
         sender = publisher(deaf.getsockname()[1])
         links = [deaf.accept()[0]]
-        until(lambda: sender._trying_since is not None and time.monotonic() - sender._trying_since > 0.1)
+        until(lambda: sender._link._trying_since is not None and time.monotonic() - sender._link._trying_since > 0.1)
         sender.check()
         links.append(deaf.accept()[0])
         for link in links:
@@ -312,7 +312,7 @@ def test_a_network_thread_that_dies_is_replaced(mosquitto: Mosquitto, listen: An
     live = listen(mosquitto.port)
     sender = publisher(mosquitto.port)
     until(lambda: sender.connected)
-    client, dead = sender._client, sender._client._thread
+    client, dead = sender._link._client, sender._link._client._thread
     read, wait = client._packet_read, client._reconnect_wait
 
     def once() -> Any:
