@@ -15,7 +15,7 @@ from itertools import product
 from typing import Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -38,7 +38,8 @@ class _Options(BaseModel):
     """the gate of Naseem et al. 2025 on the pooled feature"""
     dropout: float = 0.3
     msx_is_lens: bool = False
-    """the infrared input already is the camera's MSX picture (a data set that has it)"""
+    """the infrared input already is the camera's MSX picture (a data set that has it); not with infrared beside it,
+    since there are two inputs: all three modalities derive the blend"""
 
 
 class SingleOptions(_Options):
@@ -49,6 +50,13 @@ class FusionOptions(_Options):
     modalities: list[Modality] = ["visible", "infrared"]
     frozen: bool = False
     """1-step training: the backbones keep the weights they were given, the fusion head is trained"""
+
+    @field_validator("modalities")
+    @classmethod
+    def _one_picture_an_input(cls, value: list[str], info: ValidationInfo) -> list[str]:
+        if info.data.get("msx_is_lens") and "infrared" in value:
+            raise ValueError("with msx_is_lens the infrared input is MSX; take infrared out, or msx_is_lens")
+        return value
 
 
 class PairOptions(_Options):
@@ -106,7 +114,10 @@ class Modal(nn.Module):
 
 def _neck(modality: Modality, wide: int, dropout: float) -> nn.Sequential:
     """All added layers but the last FC: two dropouts and one FC (visible, MSX; 2024 figs. 3, 5), or three dropouts, two
-    activations, a batch norm and two FC (infrared; 2024 fig. 4)."""
+    activations, a batch norm and two FC (infrared; 2024 fig. 4).
+
+    The text of 2025 counts one dropout and one activation less in infrared; ours stays 2024's, so that the two papers'
+    systems differ in the attention gate alone."""
     if modality != "infrared":
         return nn.Sequential(nn.Dropout(dropout), nn.Linear(wide, wide // 2), nn.Dropout(dropout))
     return nn.Sequential(
@@ -126,7 +137,7 @@ class SingleModality(Network):
 
     def __init__(self, o: SingleOptions, classes: int) -> None:
         super().__init__()
-        self.uses = self.needs = ("infrared",) if o.msx_is_lens else lenses_of([o.modality])
+        self.uses = self.needs = lenses_of(["infrared" if o.msx_is_lens and o.modality == "msx" else o.modality])
         self.fusion = f"none: {o.modality} alone"
         self.modal = Modal(o, o.modality)
         self.fc = nn.Linear(self.modal.features, classes)

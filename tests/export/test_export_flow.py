@@ -340,6 +340,21 @@ def test_msx_of_the_camera_is_taken_where_a_set_has_it(recipes: Path, data_root:
         list(protocol.parts(_job(recipes, "two").recipe, temporal=False))
 
 
+@pytest.mark.parametrize("name", ["msx", "late-vm", "early-vm-1step", "early-vm-3step"])
+def test_the_papers_msx_systems_take_viris_own(name: str) -> None:
+    plan = recipe.read(Path(recipe.__file__).parent / f"recipes/naseem2024-{name}.toml", reduced=True, data="viri")
+    network = models.build(plan.model, 5)
+    assert not [m for m in network.modules() if isinstance(m, naseem.Msx)]
+    alone = name == "msx"
+    assert network.needs == (("infrared",) if alone else ("visible", "infrared"))
+
+
+def test_one_input_cannot_be_two_pictures() -> None:
+    options = {"name": "early-fusion", "modalities": ["visible", "infrared", "msx"], "msx_is_lens": True}
+    with pytest.raises(RecipeError, match=r"model\.modalities.*take infrared out, or msx_is_lens"):
+        models.build(recipe.Model.model_validate(options), 5)
+
+
 def test_a_torn_network_file_is_one_line(recipes: Path) -> None:
     job = _job(recipes, "one")
     job.out.mkdir(parents=True)
