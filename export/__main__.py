@@ -21,6 +21,8 @@ INTERRUPTED = 130
 """128 + SIGINT, as a shell reports it"""
 RESULTS = Path(__file__).parent / "results"
 RECIPES = Path(__file__).parent / "recipes"
+BUNDLE = "bundle"
+"""folder in --out that gets the bundle"""
 
 
 class Parser(argparse.ArgumentParser):
@@ -45,8 +47,9 @@ def parser() -> Parser:
         sub.add_argument("recipe", type=Path, help="TOML file, such as export/recipes/default.toml")
         sub.add_argument("--out", type=Path, help="working folder (default runs/NAME of the recipe)")
         sub.add_argument("--threads", type=_count, default=os.cpu_count() or 1, help="processor threads (default: all)")
-    for name in ("train", "score"):
+    for name in ("train", "score", "quantize", "bundle", "evaluate"):
         added[name].add_argument("--reduced", action="store_true", help="reduced width, one schedule for all systems")
+    for name in ("train", "score"):
         added[name].add_argument("--data", default="", help="another set than the recipe's: viri, nvie, paired, ...")
     _report_arguments(commands)
     _engine_arguments(commands)
@@ -56,9 +59,8 @@ def parser() -> Parser:
         sub.add_argument("--cpu-minutes", type=_minutes, help=text)
     for name in ("quantize", "evaluate", "bundle"):
         added[name].add_argument("--checkpoint", type=Path, help="trained weights (default network.pt in --out)")
-    default = Path("edgefer/bundles/default")
-    added["bundle"].add_argument("--to", type=Path, default=default, help="bundle folder to write")
-    added["evaluate"].add_argument("--bundle", type=Path, default=default, help="bundle folder to measure")
+    added["bundle"].add_argument("--to", type=Path, help="bundle folder to write (default bundle/ in --out)")
+    added["evaluate"].add_argument("--bundle", type=Path, help="bundle folder to measure (default bundle/ in --out)")
     for name in ("bundle", "evaluate"):
         added[name].add_argument("--commit-results", action="store_true", help="also write export/results/RECIPE.json")
     added["score"].add_argument("--commit-results", action="store_true", help="also write export/results/systems/")
@@ -257,7 +259,8 @@ def _measure(args: argparse.Namespace, bundle: Any, where: Path, say: Progress) 
     source = _float_graph(args, bundle, say)
     results = evaluate.evaluate_device(bundle, faces, clean, args.plan.seed, say, source, args.threads)
     results |= evaluate.beyond(bundle, faces, args.plan.seed, say, args.threads)
-    return {**results, "command": f"python -m export evaluate {args.recipe} --bundle {where}"}
+    reduced = " --reduced" if args.reduced else ""
+    return {**results, "command": f"python -m export evaluate {args.recipe}{reduced} --bundle {where}"}
 
 
 def _report(args: argparse.Namespace, results: dict[str, Any]) -> None:
@@ -265,7 +268,8 @@ def _report(args: argparse.Namespace, results: dict[str, Any]) -> None:
     from export import evaluate
 
     print(evaluate.table(results))
-    targets = [args.out / "results.json"] + ([RESULTS / f"{args.plan.name}.json"] if args.commit_results else [])
+    name = args.plan.name + ("-reduced" if args.reduced else "")
+    targets = [args.out / "results.json"] + ([RESULTS / f"{name}.json"] if args.commit_results else [])
     for path in targets:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
@@ -275,28 +279,37 @@ def _bundle(args: argparse.Namespace, say: Progress) -> None:
     from export import pack
     from export.data import fer2013
 
+    args.to = args.to or args.out / BUNDLE
     report = pack.read_report(args.out)
     answer = pack.answering(args.out, report, args.threads)
     calibration = pack.calibrate(answer, report["lenses_needed"], fer2013.load("public"), args.plan.seed)
     say(f"temperature {calibration.temperature}, least confidence {calibration.min_conf}")
     measure = lambda bundle: _measure(args, bundle, args.to, say)  # noqa: E731
-    _report(args, pack.pack(args.plan, args.out, args.to, calibration, measure))
+    plan = args.plan if args.plan.template else args.plan.model_copy(update={"template": _measured(args, say)})
+    _report(args, pack.pack(plan, args.out, args.to, calibration, measure))
     say(f"bundle: {args.to}")
 
 
 def _evaluate(args: argparse.Namespace, say: Progress) -> None:
     from edgefer.bundle import open_bundle
 
-    _report(args, _measure(args, open_bundle(args.bundle), args.bundle, say))
+    where = args.bundle or args.out / BUNDLE
+    _report(args, _measure(args, open_bundle(where), where, say))
+
+
+def _measured(args: argparse.Namespace, say: Progress) -> list[tuple[float, float]]:
+    """The crop template of the recipe's training pictures, pixels of its crop."""
+    from export import data, template
+
+    points, seen = template.measure(data.load(args.plan.data.name, args.plan.data.train, side=args.plan.crop))
+    say(f"template: median of {seen} training faces, made symmetric")
+    return [(round(float(x), 2), round(float(y), 2)) for x, y in points]
 
 
 def _template(args: argparse.Namespace, say: Progress) -> None:
-    from export import template
-    from export.data import fer2013
-
-    points, seen = template.measure(fer2013.load("train"))
-    say(f"median of {seen} training faces, made symmetric; right eye, left eye, nose, right and left mouth corner")
-    print(f"template = {[[round(float(v), 2) for v in p] for p in points]}")
+    print(
+        f"template = {[list(p) for p in _measured(args, say)]}  # right and left eye, nose, right and left mouth corner"
+    )
 
 
 def _engine(args: argparse.Namespace, say: Progress) -> None:

@@ -60,7 +60,7 @@ Driver's facial expression ({", ".join(report["labels"])}) from an aligned visib
 """
     protocol = f"""## Protocol
 
-Trained by `python -m export train` ({_steps(recipe)}).
+Trained by `python -m export train` ({_steps(recipe, report)}).
 {_quantised(report)}. Temperature {calibration["temperature"]} and the least confidence
 {calibration["min_conf"]} (the surest 80 % of the views reach it) come from PublicTest, in every state of
 the lenses that it has an answer in. The commands named here select nothing on PrivateTest, on which the figures rest.
@@ -90,8 +90,12 @@ def _tensorrt(own: dict[str, Any]) -> str:
     )
 
 
-def _steps(recipe: Recipe) -> str:
+def _steps(recipe: Recipe, report: dict[str, Any]) -> str:
     said = [f"{s.epochs} epochs of step {s.name}" for s in recipe.training.steps]
+    if said and report.get("budget_minutes"):
+        said = [
+            f"{report['checkpoint_epoch']} epochs, as many as {report['budget_minutes']:g} processor minutes paid for"
+        ]
     more = ["averaged weights"] if recipe.training.ema and said else []
     more += [f"begun with the trained `{name}`" for name in sorted(set(recipe.start.values()))]
     more += [f"taught by `{name}`" for name in (recipe.distil.teachers if recipe.distil else [])]

@@ -110,7 +110,8 @@ def _drop(network: torch.nn.Module, recipe: Recipe) -> None:
 
 def _report(out: Path, trained: checkpoint.Trained, more: dict[str, Any]) -> None:
     report = {
-        **more, "simulated": lenses.SIMULATED, "checkpoint_epoch": trained.epoch, "labels": list(trained.labels),
+        **more, "simulated": lenses.SIMULATED, "checkpoint_epoch": trained.epoch,
+        "budget_minutes": trained.spent.get("budget"), "labels": list(trained.labels),
         "fusion": trained.model.fusion, "lenses_needed": list(trained.model.needs),
         "training_data_sha256": trained.data,
     }  # fmt: skip

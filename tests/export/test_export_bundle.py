@@ -238,6 +238,52 @@ def test_bundle_without_a_template_says_how_to_measure_it(recipe_file: Path, tmp
         pack.pack(plan, tmp_path, tmp_path / "to", CALIBRATION, _results)
 
 
+PAPER = """
+name = "of-a-paper"
+[model]
+name = "single"
+widths = [64, 64, 64, 64]
+[quantisation]
+sensitivity_views = 6
+[reduced.model]
+widths = [8, 8, 8, 8]
+stem_stride = 2
+"""
+
+
+@portraits
+def test_a_system_trained_reduced_is_packed_by_the_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No template in the recipe: it is measured on the pictures trained on; the card tells the budget."""
+    file, out, to = tmp_path / "paper.toml", tmp_path / "out", tmp_path / "out/bundle"
+    file.write_text(PAPER)
+    _portrait_set(tmp_path / "data")
+    monkeypatch.setenv("EDGEFER_DATA", str(tmp_path / "data"))
+    common = [str(file), "--reduced", "--out", str(out), "--threads", "1"]
+    assert command.main(["train", *common, "--cpu-minutes", "0.05"]) == 0, capsys.readouterr().err
+    for verb in ("quantize", "bundle", "evaluate"):
+        assert command.main([verb, *common]) == 0, capsys.readouterr().err
+    bundle = open_bundle(to)
+    assert bundle.manifest.lenses_needed == ["visible"]
+    assert np.abs(np.array(bundle.manifest.crop.template) - TEMPLATE).max() < 3
+    card = (to / "MODEL_CARD.md").read_text()
+    assert "as many as 0.05 processor minutes paid for" in card
+    assert f"export evaluate {file} --reduced --bundle {to}" in card
+
+
+TEMPLATE = np.array([[14.76, 18.08], [32.24, 18.08], [23.5, 28.1], [16.41, 35.44], [30.59, 35.44]])
+
+
+def _portrait_set(root: Path) -> None:
+    """A fer2013.npz of 48 crops of the two portraits, each a little another way."""
+    images = golden.pairs(48, TEMPLATE, ("visible",), count=48)[0][..., 0]
+    root.mkdir()
+    split = np.repeat(np.array([0, 1, 2], np.uint8), (24, 12, 12))
+    labels, group = (np.arange(48) % 7).astype(np.uint8), np.arange(48, dtype=np.int32)
+    np.savez_compressed(root / "fer2013.npz", images=images, labels=labels, split=split, dup_group=group)
+
+
 @portraits
 def test_golden_vectors_cover_every_lens_state_and_the_dark(recipe_file: Path) -> None:
     template = np.array(recipe.read(recipe_file).template)
