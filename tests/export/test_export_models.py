@@ -80,6 +80,28 @@ def test_the_graph_has_the_device_signature_and_answers_as_torch_does(name: str,
     assert onnx_graph.float_gap(network, path, SIDE) <= onnx_graph.TOLERANCE
 
 
+THREE = ["visible", "infrared", "msx"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("single", {"modality": "infrared", "attention": True}),
+        ("single", {"modality": "msx"}),
+        ("early-fusion", {"modalities": ["visible", "msx"]}),
+        ("early-fusion", {"modalities": THREE, "frozen": True}),
+        ("late-fusion", {"modalities": THREE}),
+        ("pair-fusion", {"attention": False}),
+    ],
+)
+def test_the_forms_that_recipes_give_a_network_leave_the_workstation_too(
+    name: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    network = _network(name, **options).eval()
+    path = onnx_graph.export_float(network, SIDE, tmp_path / "float.onnx")
+    assert onnx_graph.float_gap(network, path, SIDE) <= onnx_graph.TOLERANCE
+
+
 @pytest.mark.parametrize("name", sorted(models.REGISTRY))
 def test_a_lens_that_is_not_used_has_no_say(name: str) -> None:
     """What ``uses`` promises, the trainer relies on: such a lens is not even drawn."""
