@@ -7,7 +7,6 @@ Every failure that has a remedy is one line on standard error and an exit code o
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from pathlib import Path
@@ -21,8 +20,6 @@ INTERRUPTED = 130
 """128 + SIGINT, as a shell reports it"""
 RESULTS = Path(__file__).parent / "results"
 RECIPES = Path(__file__).parent / "recipes"
-BUNDLE = "bundle"
-"""folder in --out that gets the bundle"""
 
 
 class Parser(argparse.ArgumentParser):
@@ -225,91 +222,10 @@ def _report_page(args: argparse.Namespace, say: Progress) -> None:
     print(page.write_report(RESULTS, RECIPES, args.out, say, faces, networks, open_bundle(DEFAULT)))
 
 
-def _weights(args: argparse.Namespace) -> Path:
-    return args.checkpoint or args.out / "network.pt"
+def _pack(args: argparse.Namespace, say: Progress) -> None:
+    from export import packing
 
-
-def _quantize(args: argparse.Namespace, say: Progress) -> None:
-    from export import quantize
-    from export.data import fer2013
-
-    if args.plan.data.name != "fer2013":
-        raise UsageError(f"{args.recipe}: bundles are calibrated and measured on FER2013, not on {args.plan.data.name}")
-    faces, public = fer2013.load("train"), fer2013.load("public")
-    quantize.quantize(args.plan, _weights(args), args.out, faces, public, say, args.threads)
-
-
-def _float_graph(args: argparse.Namespace, bundle: Any, say: Progress) -> Path | None:
-    """What ``bundle`` was quantised from: ``quantize`` left both in --out. None: that is not there, or another's."""
-    from edgefer.bundle import file_sha256
-    from export.quantize import FLOAT, INT8
-
-    own, ours = args.out / INT8, bundle.graph("onnxruntime")
-    if (args.out / FLOAT).is_file() and own.is_file() and file_sha256(own) == file_sha256(ours):
-        return Path(args.out / FLOAT)
-    say(f"{args.out}: this bundle was not quantised there; its INT8 graph is compared with no float one")
-    return None
-
-
-def _measure(args: argparse.Namespace, bundle: Any, where: Path, say: Progress) -> dict[str, Any]:
-    from export import evaluate
-    from export.data import fer2013
-
-    faces, clean = fer2013.load("private"), fer2013.twin_free()
-    source = _float_graph(args, bundle, say)
-    results = evaluate.evaluate_device(bundle, faces, clean, args.plan.seed, say, source, args.threads)
-    results |= evaluate.beyond(bundle, faces, args.plan.seed, say, args.threads)
-    reduced = " --reduced" if args.reduced else ""
-    return {**results, "command": f"python -m export evaluate {args.recipe}{reduced} --bundle {where}"}
-
-
-def _report(args: argparse.Namespace, results: dict[str, Any]) -> None:
-    """The table on standard output, the figures in --out and, if wanted, the small copy in the repository."""
-    from export import evaluate
-
-    print(evaluate.table(results))
-    name = args.plan.name + ("-reduced" if args.reduced else "")
-    targets = [args.out / "results.json"] + ([RESULTS / f"{name}.json"] if args.commit_results else [])
-    for path in targets:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-
-
-def _bundle(args: argparse.Namespace, say: Progress) -> None:
-    from export import pack
-    from export.data import fer2013
-
-    args.to = args.to or args.out / BUNDLE
-    report = pack.read_report(args.out)
-    answer = pack.answering(args.out, report, args.threads)
-    calibration = pack.calibrate(answer, report["lenses_needed"], fer2013.load("public"), args.plan.seed)
-    say(f"temperature {calibration.temperature}, least confidence {calibration.min_conf}")
-    measure = lambda bundle: _measure(args, bundle, args.to, say)  # noqa: E731
-    plan = args.plan if args.plan.template else args.plan.model_copy(update={"template": _measured(args, say)})
-    _report(args, pack.pack(plan, args.out, args.to, calibration, measure))
-    say(f"bundle: {args.to}")
-
-
-def _evaluate(args: argparse.Namespace, say: Progress) -> None:
-    from edgefer.bundle import open_bundle
-
-    where = args.bundle or args.out / BUNDLE
-    _report(args, _measure(args, open_bundle(where), where, say))
-
-
-def _measured(args: argparse.Namespace, say: Progress) -> list[tuple[float, float]]:
-    """The crop template of the recipe's training pictures, pixels of its crop."""
-    from export import data, template
-
-    points, seen = template.measure(data.load(args.plan.data.name, args.plan.data.train, side=args.plan.crop))
-    say(f"template: median of {seen} training faces, made symmetric")
-    return [(round(float(x), 2), round(float(y), 2)) for x, y in points]
-
-
-def _template(args: argparse.Namespace, say: Progress) -> None:
-    print(
-        f"template = {[list(p) for p in _measured(args, say)]}  # right and left eye, nose, right and left mouth corner"
-    )
+    packing.COMMANDS[args.command](args, say)
 
 
 def _engine(args: argparse.Namespace, say: Progress) -> None:
@@ -326,8 +242,7 @@ def _engine(args: argparse.Namespace, say: Progress) -> None:
 
 
 COMMANDS = {
-    "train": _train, "score": _score, "quantize": _quantize, "bundle": _bundle, "evaluate": _evaluate,
-    "template": _template,
+    "train": _train, "score": _score, "quantize": _pack, "bundle": _pack, "evaluate": _pack, "template": _pack,
 }  # fmt: skip
 
 if __name__ == "__main__":

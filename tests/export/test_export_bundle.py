@@ -23,7 +23,7 @@ from edgefer.config import Infer  # noqa: E402
 from edgefer.errors import BundleError  # noqa: E402
 from edgefer.infer import open_network  # noqa: E402
 from export import __main__ as command  # noqa: E402
-from export import checkpoint, evaluate, golden, onnx_graph, pack, quantize, recipe  # noqa: E402
+from export import checkpoint, evaluate, golden, onnx_graph, pack, packing, quantize, recipe  # noqa: E402
 from export.data import fer2013  # noqa: E402
 from export.errors import InputError, UsageError  # noqa: E402
 
@@ -154,11 +154,11 @@ def test_int8_is_compared_with_the_float_graph_it_was_made_of_only(
 ) -> None:
     pack.pack(recipe.read(recipe_file), work, tmp_path / "tiny", CALIBRATION, lambda bundle: {})
     bundle, other, said = open_bundle(tmp_path / "tiny"), tmp_path / "other", list[str]()
-    assert command._float_graph(argparse.Namespace(out=work), bundle, said.append) == work / quantize.FLOAT
+    assert packing._float_graph(argparse.Namespace(out=work), bundle, said.append) == work / quantize.FLOAT
     other.mkdir()
     shutil.copy(work / quantize.FLOAT, other)
     (other / quantize.INT8).write_bytes(b"another training's")
-    assert command._float_graph(argparse.Namespace(out=other), bundle, said.append) is None
+    assert packing._float_graph(argparse.Namespace(out=other), bundle, said.append) is None
     assert len(said) == 1
 
 
