@@ -46,6 +46,8 @@ SystemEvent = Literal[
 Probability = Annotated[float, Field(ge=0, le=1)]
 Natural = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
+SpoolSeq = Annotated[int, Field(ge=1, le=2**63 - 1)]
+"""a number the spool can look for: SQLite's integers have 64 bits"""
 StreamId = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{8}$")]
 CommandId = Annotated[str, StringConstraints(pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")]
 
@@ -245,8 +247,8 @@ class Replay(Command):
 
     NAME = "replay"
     stream: StreamId
-    first: Positive
-    last: Positive
+    first: SpoolSeq
+    last: SpoolSeq
 
     @model_validator(mode="after")
     def _in_order(self) -> Replay:

@@ -59,7 +59,7 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A replay that was asked for; ``answer`` takes how many of the range are here, -1: too much at once."""
+    """A replay that was asked for; ``answer`` takes how many of the range are here, -1: not now, ask again."""
 
     stream: str
     first: int
@@ -311,9 +311,20 @@ class Courier:
             if len(self._replays) + REPLAY_MAX > REPLAY_QUEUE:
                 ask.answer(-1)
                 continue
+            ask.answer(self._find(ask))
+
+    def _find(self, ask: Ask) -> int:
+        """What ``ask.answer`` is to hear. No ask ends this thread, whatever is in it and whatever the file does."""
+        try:
             found = self._spool.stored(ask.stream, ask.first, ask.last, REPLAY_MAX)
-            self._replays.extend(found)
-            ask.answer(len(found))
+        except (OverflowError, ValueError) as e:
+            log.error("spool: a replay that cannot be looked for: %s", e)
+            return 0
+        except sqlite3.Error as e:
+            self._replace(e)
+            return -1
+        self._replays.extend(found)
+        return len(found)
 
     def _send(self) -> None:
         """Fill the window: what is new and what was asked for take turns, so that neither keeps the other waiting."""

@@ -235,7 +235,7 @@ class MqttPublisher:
     def _answer_replay(self, command: Replay, count: int) -> None:
         asked = min(command.last - command.first + 1, REPLAY_MAX)
         if count < 0:
-            self.answer(command, False, "too many replays at once")
+            self.answer(command, False, "no replay can be taken now; ask again")
         elif count == 0:
             self.answer(command, False, "none of these events is here", 0)
         else:

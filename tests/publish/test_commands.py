@@ -63,6 +63,7 @@ BAD = {
     "not a number": ("rate", b'{"id":"' + ID.encode() + b'","rate_hz":NaN}', "malformed", True),
     "a text for a truth": ("privacy", said("privacy", on="off"), "malformed", True),
     "backwards": ("replay", said("replay", first=9, last=1), "malformed", True),
+    "beyond what the spool can count": ("replay", said("replay", last=2**63), "malformed", True),
     "an id that is none": ("rate", said("rate", id="../../x"), "malformed", False),
     "too large": ("rate", said("rate", pad="x" * MAX_BYTES), "oversize", False),
     "deeply nested": ("rate", b"[" * 4000, "malformed", False),
@@ -296,6 +297,16 @@ def test_a_range_is_sent_again_on_request(device: MqttPublisher, mosquitto: Mosq
     assert "5 of the first 7 are not here" in partly["reason"]
     nothing = boss.ask("replay", stream="ffffffff", first=1, last=2)
     assert (nothing["ok"], nothing["count"]) == (False, 0)
+
+
+@pytest.mark.broker
+def test_a_replay_of_numbers_beyond_all_bounds_is_refused_and_the_service_goes_on(
+    device: MqttPublisher, mosquitto: Mosquitto, operate: Any
+) -> None:
+    boss = operate(mosquitto.port)
+    assert boss.ask("replay", last=10**20)["ok"] is False
+    assert (boss.ask("replay", last=2**63 - 1) | {"id": ""})["count"] == 0
+    device.check()
 
 
 @pytest.mark.broker

@@ -478,6 +478,33 @@ def test_a_replay_is_marked_and_says_how_much_is_here(far: Far) -> None:
     assert answers == [4, 0]
 
 
+def test_no_ask_however_bad_ends_the_thread(far: Far, tmp_path: Path) -> None:
+    """Numbers that SQLite cannot hold, then a file that cannot be read: both are answered, and events go on."""
+    clock, answers = stamper(), list[int]()
+    spools: list[Spool] = []
+
+    def opened() -> Spool:
+        spools.append(Spool(tmp_path, MIB))
+        return spools[-1]
+
+    def malformed(*_: object) -> list[Event]:
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+    courier = start(far, opened)
+    courier.link(True)
+    courier.replay(Ask(clock.stream, 1, 10**20, answers.append))
+    courier.put(clock.message(EventSystem, kind="started"))
+    far.wait(1)
+    spools[0].stored = malformed  # type: ignore[method-assign]
+    courier.replay(Ask(clock.stream, 1, 1, answers.append))
+    courier.put(clock.message(EventSystem, kind="started"))
+    with far.news:
+        assert far.news.wait_for(lambda: b'"seq":2' in far.sent[-1][1], 10), far.sent
+    assert courier.fault == ""
+    assert answers == [0, -1], "the first are nowhere; the second may be asked for again"
+    assert len(spools) == 2, "the file was opened anew"
+
+
 def test_an_event_refused_for_good_is_told_and_a_refused_telling_is_not(far: Far) -> None:
     clock = stamper()
     far.verdict = 135
