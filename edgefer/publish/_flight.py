@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
+import heapq
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from edgefer.publish.spool import Event
@@ -29,93 +30,135 @@ class Token(NamedTuple):
 
 
 class Waiting(Protocol):
+    """The spool, as far as it is read here."""
+
     floor: int
 
-    def waiting(self, after: int, limit: int) -> list[tuple[int, Event]]: ...
+    def waiting(self, topic: str, after: int, limit: int) -> list[tuple[int, Event]]: ...
+    def newest(self) -> int: ...
+
+
+class Lane:
+    """One topic: what was read of it, and its pause after one of its events found nobody. What holds one topic up
+    (nobody subscribes to it, a quota of its own) says nothing of another one.
+
+    ``out``: events on their way; ``dry``: the spool had nothing more to send when it was last asked; ``hold_s``: above
+    0 from a refusal until an event gets through.
+    """
+
+    def __init__(self, topic: str) -> None:
+        self.out = 0
+        self.dry = False
+        self.hold_s = self.hold_until = 0.0
+        self._topic = topic
+        self._read = 0
+        self._heap: list[tuple[int, Event]] = []
+
+    def ready(self, now: float) -> bool:
+        """Whether there may be one that may leave: after a pause one alone, until it gets through."""
+        alone = self.hold_s > 0
+        return not self.dry and now >= self.hold_until and not (alone and self.out)
+
+    def refused(self, row: int, event: Event, now: float) -> None:
+        """To be tried again."""
+        heapq.heappush(self._heap, (row, event))  # a window at most: so nothing is read twice
+        self.dry = False
+        if now >= self.hold_until:  # a whole window that finds nobody is one pause
+            self.hold_s = min(MAX_HOLD_S, max(HOLD_S, self.hold_s * 2))
+            self.hold_until = now + self.hold_s
+
+    def peek(self, spool: Waiting) -> int | None:
+        """The row of the oldest event that is neither on its way nor delivered; None: nothing more."""
+        while self._heap and self._heap[0][0] <= spool.floor:
+            heapq.heappop(self._heap)  # read beforehand, dropped and told as lost meanwhile
+        if not self._heap:
+            self._heap = spool.waiting(self._topic, self._read, CHUNK)
+            # The end of one topic is the end of all: another one's thousands are not looked through every time.
+            self._read = self._heap[-1][0] if len(self._heap) == CHUNK else spool.newest()
+        self.dry = not self._heap
+        return None if self.dry else self._heap[0][0]
+
+    def take(self) -> tuple[int, Event]:
+        """What ``peek`` has found leaves."""
+        self.out += 1
+        return heapq.heappop(self._heap)
 
 
 class Flight:
-    """Used by one thread. ``dry``: the spool had nothing more to send when it was last asked."""
+    """Used by one thread. A lane for each of ``topics``; one window for all, replays included."""
 
-    def __init__(self) -> None:
-        self.flying: set[Token] = set()
-        self.dry = False
-        self.hold_s = 0.0
+    def __init__(self, topics: Iterable[str]) -> None:
+        self.flying: dict[Token, tuple[Lane, Event] | None] = {}
+        self._lanes = {topic: Lane(topic) for topic in topics}
         self._landed: set[int] = set()
-        self._first_landed = self._hold_until = self._progress = 0.0
-        self._again = False
-        self._life = self._cursor = self._replays = 0
-        self._buffer: deque[tuple[int, Event]] = deque()
+        self._first_landed = self._progress = 0.0
+        self._life = self._replays = 0
 
     def new_life(self) -> None:
         """Another spool: verdicts on rows of the old one mean nothing now."""
         self.flying.clear()
         self._landed.clear()
         self._life += 1
-        self._rewind()
+        self._lanes = {topic: Lane(topic) for topic in self._lanes}
 
-    def _rewind(self) -> None:
-        self._cursor, self._again, self.dry = 0, False, False
-        self._buffer.clear()
+    def more(self) -> None:
+        """The spool has got new events."""
+        for lane in self._lanes.values():
+            lane.dry = False
 
-    def free(self, room: int, now: float) -> bool:
-        """Whether one more may leave: after a pause one alone until it gets through."""
-        if self._again and (self.flying or now < self._hold_until):
-            return False
-        return len(self.flying) < (1 if self.hold_s else room) and len(self.flying) + len(self._landed) < room
+    def room(self, window: int) -> bool:
+        """Whether one more may be out."""
+        return len(self.flying) + len(self._landed) < window
 
-    def next_row(self, spool: Waiting) -> tuple[int, Event] | None:
-        """The oldest event that is neither on its way nor delivered; None: nothing more."""
-        if self._again:
-            self._rewind()
-        while True:
-            if not self._buffer:
-                self._buffer.extend(spool.waiting(self._cursor, CHUNK))
-            if not self._buffer:
-                self.dry = True
-                return None
-            row, event = self._buffer.popleft()
-            self._cursor = row
-            if row <= spool.floor:
-                continue  # read beforehand, dropped and told as lost meanwhile
-            if row not in self._landed and Token(self._life, row) not in self.flying:
-                return row, event
+    def ready(self, now: float) -> bool:
+        """Whether ``take`` is worth asking."""
+        return any(lane.ready(now) for lane in self._lanes.values())
 
-    def off(self, row: int | None, now: float) -> Token:
-        """``row`` (None: a replay) leaves."""
-        if row is None:
-            self._replays += 1
-            row = -self._replays
+    @property
+    def over(self) -> bool:
+        """Nothing is on its way, and what there is to send, if anything, has found nobody."""
+        return not self.flying and all(lane.dry or lane.hold_s > 0 for lane in self._lanes.values())
+
+    def take(self, spool: Waiting, now: float) -> tuple[Token, Event] | None:
+        """The oldest event that may leave now leaves; None: there is none."""
+        ready = [lane for lane in self._lanes.values() if lane.ready(now)]
+        found = [(row, lane) for lane in ready if (row := lane.peek(spool)) is not None]
+        if not found:
+            return None
+        _, lane = min(found, key=lambda one: one[0])
+        row, event = lane.take()
+        return self._off(row, (lane, event), now), event
+
+    def replay(self, now: float) -> Token:
+        """An event leaves that was asked for again."""
+        self._replays += 1
+        return self._off(-self._replays, None, now)
+
+    def _off(self, row: int, what: tuple[Lane, Event] | None, now: float) -> Token:
         if not self.flying:
             self._progress = now
         token = Token(self._life, row)
-        self.flying.add(token)
+        self.flying[token] = what
         return token
 
     def landed(self, token: Token, reason: int, now: float) -> int | None:
         """Take the verdict; the row when it is refused for good."""
         if token not in self.flying:
             return None
-        self.flying.discard(token)
-        self._progress = now
+        what, self._progress = self.flying.pop(token), now
+        if what is None:
+            return None
+        lane, event = what
+        lane.out -= 1
         if reason in TRY_LATER:
-            if token.row > 0:
-                self._pause(now)
+            lane.refused(token.row, event, now)
             return None
         if reason < 128:
-            self.hold_s = 0.0
-        if token.row < 0:
-            return None
+            lane.hold_s = 0.0
         if not self._landed:
             self._first_landed = now
         self._landed.add(token.row)
         return token.row if reason >= 128 else None
-
-    def _pause(self, now: float) -> None:
-        self._again, self.dry = True, False
-        if now >= self._hold_until:  # a whole window that finds nobody is one pause
-            self.hold_s = min(MAX_HOLD_S, max(HOLD_S, self.hold_s * 2))
-            self._hold_until = now + self.hold_s
 
     def due(self, room: int, now: float) -> bool:
         """Whether deliveries must be noted now."""
@@ -141,8 +184,8 @@ class Flight:
     def wait_s(self, now: float) -> float:
         """How long the thread may sleep when nothing comes in."""
         ends = [now + 1.0]
-        if self._again:
-            ends.append(self._hold_until)
+        # A pause that is over and yet sends nothing waits for a verdict or for the link, which wake the thread.
+        ends += [lane.hold_until for lane in self._lanes.values() if lane.hold_until > now]
         if self._landed:
             ends.append(self._first_landed + NOTE_S)
         return max(0.0, min(ends) - now)

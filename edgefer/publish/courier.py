@@ -4,8 +4,9 @@
 WINDOW events are on their way or delivered-but-not-yet-noted; so many can come twice after a kill, no more (after a
 power cut those noted since the last event was committed, too).
 Delivered is what the broker acknowledged with a reason below 128 other than 16 (nobody subscribes). 16 and passing
-refusals (quota, busy) are tried again, one event at a time, until one gets through; a final refusal (135: the ACL) is
-a loss. Lost ranges wait until the link is up; then the pipeline's thread tells them as events (``notices``).
+refusals (quota, busy) are tried again, one event of their topic at a time, until one gets through; the other topic goes
+on. A final refusal (135: the ACL) is a loss. Lost ranges wait until the link is up; then the pipeline's thread tells
+them as events (``notices``).
 
 First deliveries are in the order of ``seq`` except after 16, a passing refusal or an outage: sort by ``seq``.
 """
@@ -21,12 +22,13 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from edgefer.messages import Message, encode
+from edgefer.messages import MESSAGES, Message, encode
 from edgefer.publish._flight import WINDOW, Flight, Token
 from edgefer.publish.spool import BATCH, Event, Loss, Range, Spool, SpoolFull
 
 log = logging.getLogger("edgefer.publish")
 
+TOPICS = tuple(kind.TOPIC for kind in MESSAGES if kind.KEPT)
 QUEUE = 1024
 """events that may wait for the disk; below 1 MiB"""
 NOTICES = 64
@@ -83,7 +85,7 @@ class Courier:
         self._counts = {"spool_depth": 0, "events_committed": 0, "events_lost": 0, "events_replayed": 0}
         self._tails: dict[str, int] = {}
         # The thread's own:
-        self._flight = Flight()
+        self._flight = Flight(TOPICS)
         self._replays: deque[Event] = deque()
         self._give_up, self._turn = 0.0, False
         self._spool: Spool
@@ -198,14 +200,13 @@ class Courier:
         return bool(waiting) or (self._closing and self._finished()) or self._can_send()
 
     def _can_send(self) -> bool:
-        more = bool(self._replays) or not self._flight.dry
-        return self._up and more and self._flight.free(self._room, time.monotonic())
+        more = bool(self._replays) or self._flight.ready(time.monotonic())
+        return self._up and more and self._flight.room(self._room)
 
     def _finished(self) -> bool:
         if not self._closing or self._queue:
             return False
-        sent = not self._flight.flying and (self._flight.dry or self._flight.hold_s > 0)
-        return sent or not self._up or time.monotonic() >= self._give_up
+        return self._flight.over or not self._up or time.monotonic() >= self._give_up
 
     def _open(self) -> None:
         self._spool = self._open_spool()
@@ -243,7 +244,7 @@ class Courier:
                 break
             new = [Event(m.stream, m.seq, m.TOPIC, encode(m)) for m, _ in batch]
             self._save(new, self._flight.noted(), [loss for _, loss in batch if loss is not None])
-            self._flight.dry = False
+            self._flight.more()
         if self._unstored:
             self._record()
 
@@ -331,12 +332,12 @@ class Courier:
         while self._can_send():
             now = time.monotonic()
             self._turn = not self._turn
-            first = not (self._replays and self._turn) and not self._flight.dry
-            row = self._flight.next_row(self._spool) if first else None
-            if row is not None:
-                self._link.send_event(row[1].topic, row[1].payload, self._flight.off(row[0], now))
+            first = not (self._replays and self._turn)
+            left = self._flight.take(self._spool, now) if first else None
+            if left is not None:
+                self._link.send_event(left[1].topic, left[1].payload, left[0])
             elif self._replays:
                 event = self._replays.popleft()
                 self._counts["events_replayed"] += 1
                 payload = event.payload.replace(b'"replayed":false', b'"replayed":true', 1)
-                self._link.send_event(event.topic, payload, self._flight.off(None, now))
+                self._link.send_event(event.topic, payload, self._flight.replay(now))

@@ -191,10 +191,15 @@ class Spool:
 
     # -- reading ------------------------------------------------------------------------------------------------
 
-    def waiting(self, after: int, limit: int) -> list[tuple[int, Event]]:
-        """The oldest events not yet delivered whose row number is above ``after``."""
-        query = "SELECT id, stream, seq, topic, payload FROM event WHERE done = 0 AND id > ? ORDER BY id LIMIT ?"
-        return [(row[0], Event(*row[1:])) for row in self._db.execute(query, (after, limit))]
+    def waiting(self, topic: str, after: int, limit: int) -> list[tuple[int, Event]]:
+        """The oldest events of ``topic`` not yet delivered whose row number is above ``after``."""
+        query = "SELECT id, stream, seq, topic, payload FROM event WHERE done = 0 AND topic = ? AND id > ?"
+        rows = self._db.execute(query + " ORDER BY id LIMIT ?", (topic, after, limit))
+        return [(row[0], Event(*row[1:])) for row in rows]
+
+    def newest(self) -> int:
+        """The highest row number, 0 when there is no event."""
+        return self._one("SELECT coalesce(max(id), 0) FROM event")
 
     def stored(self, stream: str, first: int, last: int, limit: int) -> list[Event]:
         """The events ``first`` to ``last`` of ``stream`` that are still here, in order, delivered or not."""

@@ -33,7 +33,9 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 class Listener:
     """A subscriber that remembers; ``wait`` returns the first message that fits, or fails after BOUND_S."""
 
-    def __init__(self, port: int, protocol: int = paho.MQTTv5, user: str = "", password: str = "") -> None:
+    def __init__(
+        self, port: int, protocol: int = paho.MQTTv5, user: str = "", password: str = "", branch: str = "edgefer/#"
+    ) -> None:
         self.heard: list[paho.MQTTMessage] = []
         self._news = threading.Condition()
         self._ready = threading.Event()
@@ -41,7 +43,7 @@ class Listener:
         if user:
             self.client.username_pw_set(user, password)
         self.client.on_message = self._hear
-        self.client.on_connect = lambda *_: self.client.subscribe("edgefer/#", 1)
+        self.client.on_connect = lambda *_: self.client.subscribe(branch, 1)
         self.client.on_subscribe = lambda *_: self._ready.set()
         self.client.connect("127.0.0.1", port)
         self.client.loop_start()
@@ -345,6 +347,25 @@ def test_an_event_nobody_hears_waits_for_somebody(mosquitto: Mosquitto, listen: 
     live.wait(EventSystem, seq=30)
     numbers = {json.loads(m.payload)["seq"] for m in live.heard if m.topic.endswith("/event/system")}
     assert numbers == set(range(1, 31))
+
+
+def test_a_topic_that_nobody_subscribes_to_holds_up_no_other_one(
+    mosquitto: Mosquitto, listen: Any, publisher: Any
+) -> None:
+    fleet = listen(mosquitto.port, branch="edgefer/+/+/event/system")
+    sender, clock = publisher(mosquitto.port), stamper()
+    until(lambda: sender.counters()["published"] == 2)
+    for _ in range(30):
+        sender.publish(clock.message(EventDriver, kind="label", before="a", after="b"))
+    until(lambda: sender.counters()["unmatched"] >= 16)
+    for _ in range(30):
+        sender.publish(clock.message(EventSystem, kind="started"))
+    fleet.wait(EventSystem, seq=60)
+    assert [json.loads(m.payload)["seq"] for m in fleet.heard] == list(range(31, 61))
+    live = listen(mosquitto.port)
+    live.wait(EventDriver, seq=30)
+    drivers = [json.loads(m.payload)["seq"] for m in live.heard if m.topic.endswith("/event/driver")]
+    assert drivers == list(range(1, 31)), "all of them, in order, once somebody hears them"
 
 
 def test_a_damaged_spool_is_said_in_an_event(mosquitto: Mosquitto, listen: Any, publisher: Any, tmp_path: Path) -> None:

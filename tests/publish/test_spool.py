@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import subprocess
@@ -15,19 +16,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wire_samples import stamper
 
-from edgefer.messages import EventSystem
-from edgefer.publish._flight import HOLD_S, MAX_HOLD_S, NOTE_S, PROGRESS_S, WINDOW, Flight
+from edgefer.messages import EventDriver, EventSystem
+from edgefer.publish._flight import HOLD_S, MAX_HOLD_S, NOTE_S, PROGRESS_S, WINDOW, Flight, Token
 from edgefer.publish._spool_file import FILE
 from edgefer.publish.courier import Ask, Courier
 from edgefer.publish.spool import BATCH, MAX_LOSSES, Event, Spool
 
 MIB = 1 << 20
 A, B = "0123abcd", "4567ef01"
+DRIVER, SYSTEM = "event/driver", "event/system"
 PAYLOAD = b'{"replayed":false,"x":"' + b"x" * 300 + b'"}'
 
 
 def events(first: int, count: int, stream: str = A) -> list[Event]:
-    return [Event(stream, first + n, "event/driver", PAYLOAD) for n in range(count)]
+    return [Event(stream, first + n, DRIVER, PAYLOAD) for n in range(count)]
 
 
 @pytest.fixture
@@ -44,13 +46,13 @@ def spool(tmp_path: Path) -> Iterator[Callable[..., Spool]]:
 
 
 def waiting(spool: Spool) -> list[int]:
-    return [e.seq for _, e in spool.waiting(0, 10**6)]
+    return [e.seq for _, e in spool.waiting(DRIVER, 0, 10**6)]
 
 
 def test_what_is_committed_is_there_after_another_opening(spool: Callable[..., Spool]) -> None:
     first = spool()
     first.commit(events(1, 10))
-    first.commit(events(11, 1), done=[row for row, e in first.waiting(0, 3)])
+    first.commit(events(11, 1), done=[row for row, e in first.waiting(DRIVER, 0, 3)])
     first.close()
     again = spool()
     assert (again.trouble, again.depth, waiting(again)) == ("", 8, list(range(4, 12)))
@@ -79,7 +81,7 @@ def test_the_bound_holds_and_what_is_dropped_is_counted_and_named(spool: Callabl
 def test_delivered_events_make_room_first_and_are_no_loss(spool: Callable[..., Spool]) -> None:
     one, made = spool(), 0
     while made < 4000:
-        one.commit(events(made + 1, BATCH), done=[row for row, _ in one.waiting(0, BATCH)])
+        one.commit(events(made + 1, BATCH), done=[row for row, _ in one.waiting(DRIVER, 0, BATCH)])
         made += BATCH
     assert one.hand_losses(10) == []
     assert one.dropped == 0
@@ -90,7 +92,7 @@ def test_a_report_of_a_loss_that_is_lost_itself_brings_its_range_back(spool: Cal
     one.lose([(B, 7, 9, 3)])
     (loss,) = one.hand_losses(10)
     report = b'{"kind":"spool_lost","lost_stream":"%s","first":7,"last":9,"count":3}' % B.encode()
-    one.commit([Event(A, 1, "event/system", report)], settled=[loss])
+    one.commit([Event(A, 1, SYSTEM, report)], settled=[loss])
     assert one.hand_losses(10) == []
     made = 1
     while not one.dropped:
@@ -205,7 +207,7 @@ def test_one_file_has_one_user(spool: Callable[..., Spool]) -> None:
     assert "locked" in second.trouble
     second.commit(events(1, 1, B))
     first.commit(events(1, 1))
-    assert [e.stream for _, e in first.waiting(0, 9)] == [A]
+    assert [e.stream for _, e in first.waiting(DRIVER, 0, 9)] == [A]
 
 
 steps = st.lists(
@@ -231,7 +233,7 @@ def test_every_event_is_waiting_delivered_or_on_record_as_lost(plan: list[tuple[
             lost |= set(range(made + 1, made + n + 1))
             made += n
         else:
-            rows = one.waiting(0, n)
+            rows = one.waiting(DRIVER, 0, n)
             one.commit([], done=[row for row, _ in rows])
             delivered |= {e.seq for _, e in rows}
     left = set(waiting(one))
@@ -247,33 +249,56 @@ def test_every_event_is_waiting_delivered_or_on_record_as_lost(plan: list[tuple[
 
 
 class Rows:
-    """A spool of plain numbers."""
+    """A spool of plain numbers; ``topics`` take turns. ``read``: rows looked at."""
 
-    floor = 0
+    floor = read = 0
 
-    def __init__(self, count: int) -> None:
-        self.rows = [(n, Event(A, n, "event/driver", b"")) for n in range(1, count + 1)]
+    def __init__(self, count: int, topics: str | tuple[str, ...] = DRIVER) -> None:
+        take_turns = (topics,) if isinstance(topics, str) else topics
+        self.rows = [(n, Event(A, n, take_turns[n % len(take_turns)], b"")) for n in range(1, count + 1)]
+        self._newest = count
 
-    def waiting(self, after: int, limit: int) -> list[tuple[int, Event]]:
-        return [row for row in self.rows if row[0] > after][:limit]
+    def waiting(self, topic: str, after: int, limit: int) -> list[tuple[int, Event]]:
+        found = [row for row in self.rows if row[0] > after and row[1].topic == topic][:limit]
+        upto = found[-1][0] if len(found) == limit else self._newest
+        self.read += len([row for row in self.rows if after < row[0] <= upto])
+        return found
+
+    def newest(self) -> int:
+        return self._newest
 
     def done(self, noted: list[int]) -> None:
         self.rows = [row for row in self.rows if row[0] not in noted]
 
+    def add(self, topic: str) -> int:
+        self._newest += 1
+        self.rows.append((self._newest, Event(A, self._newest, topic, b"")))
+        return self._newest
+
+
+def window() -> Flight:
+    return Flight((DRIVER, SYSTEM))
+
 
 def fly(flight: Flight, rows: Rows, now: float) -> list[int]:
+    """Which rows leave now."""
     sent = []
-    while flight.free(WINDOW, now) and (row := flight.next_row(rows)):
-        flight.off(row[0], now)
-        sent.append(row[0])
+    while flight.room(WINDOW) and flight.ready(now) and (left := flight.take(rows, now)):
+        sent.append(left[0].row)
     return sent
 
 
+def land(flight: Flight, reason: int, now: float, *rows: int) -> None:
+    """The verdict on ``rows``, or on all that are on their way."""
+    for token in sorted(flight.flying):
+        if not rows or token.row in rows:
+            flight.landed(token, reason, now)
+
+
 def test_no_more_than_a_window_is_out_or_unnoted() -> None:
-    flight, rows = Flight(), Rows(100)
-    assert fly(flight, rows, 0) == list(range(1, WINDOW + 1))
-    for token in sorted(flight.flying)[:10]:
-        flight.landed(token, 0, 0)
+    flight, rows = window(), Rows(100, (DRIVER, SYSTEM))
+    assert fly(flight, rows, 0) == list(range(1, WINDOW + 1)), "one window for all topics, in the order of seq"
+    land(flight, 0, 0, *range(1, 11))
     assert fly(flight, rows, 0) == [], "ten are delivered but not noted: a power cut would repeat them"
     assert flight.due(WINDOW, 0)
     rows.done(flight.noted())
@@ -281,43 +306,139 @@ def test_no_more_than_a_window_is_out_or_unnoted() -> None:
 
 
 def test_what_was_dropped_meanwhile_is_not_sent() -> None:
-    flight, rows = Flight(), Rows(40)
+    flight, rows = window(), Rows(40)
     fly(flight, rows, 0)
     rows.floor = 30
-    for token in list(flight.flying):
-        flight.landed(token, 0, 0)
-    rows.done(flight.noted())
+    land(flight, 0, 0)
+    rows.done([*flight.noted(), *range(1, 31)])
     assert fly(flight, rows, 0) == list(range(31, 41)), "told as lost: not delivered as well"
 
 
 def test_deliveries_are_noted_late_when_nothing_presses() -> None:
-    flight, rows = Flight(), Rows(1)
+    flight, rows = window(), Rows(1)
     fly(flight, rows, 0)
-    flight.landed(next(iter(flight.flying)), 0, 1.0)
+    land(flight, 0, 1.0)
     assert not flight.due(WINDOW, 1.0 + NOTE_S / 2)
     assert flight.due(WINDOW, 1.0 + NOTE_S)
 
 
 def test_nobody_there_is_tried_again_alone_and_less_and_less_often() -> None:
-    flight, rows, now = Flight(), Rows(40), 0.0
+    flight, rows, now = window(), Rows(40), 0.0
     fly(flight, rows, now)
     pauses = []
     for _ in range(8):
-        for token in list(flight.flying):
-            flight.landed(token, 16, now)
-        assert not flight.free(WINDOW, now)
-        pauses.append(flight.hold_s)
-        now += flight.hold_s
+        land(flight, 16, now)
+        assert fly(flight, rows, now) == []
+        pauses.append(flight.wait_s(now))
+        now += min(MAX_HOLD_S, HOLD_S * 2 ** (len(pauses) - 1))
         assert fly(flight, rows, now) == [1], "the oldest, alone"
-    assert pauses[0] == HOLD_S
-    assert pauses == sorted(pauses)
-    assert pauses[-1] == MAX_HOLD_S
-    flight.landed(next(iter(flight.flying)), 0, now)
+    assert pauses[:3] == [HOLD_S, 2 * HOLD_S, 1.0]
+    land(flight, 16, now)
+    assert fly(flight, rows, now + MAX_HOLD_S - 0.01) == []
+    now += MAX_HOLD_S
+    assert fly(flight, rows, now) == [1]
+    land(flight, 0, now)
     assert fly(flight, rows, now) == list(range(2, WINDOW + 1)), "one got through: all of them"
 
 
+def test_a_topic_that_nobody_hears_holds_no_other_one_up() -> None:
+    flight, rows, now = window(), Rows(40), 0.0
+    for _ in range(40):
+        fly(flight, rows, now)
+        land(flight, 16, now)
+        new = [rows.add(SYSTEM), rows.add(SYSTEM)]
+        flight.more()
+        assert set(new) <= set(fly(flight, rows, now)), "at once, whatever the pause"
+        land(flight, 0, now, *new)
+        rows.done(flight.noted())
+        now += 0.1
+    assert [row for row, _ in rows.rows] == list(range(1, 41)), "no verdict on one topic is taken for one on another"
+    now += MAX_HOLD_S
+    fly(flight, rows, now)
+    land(flight, 0, now)
+    rows.done(flight.noted())
+    assert fly(flight, rows, now) == list(range(2, WINDOW + 2)), "somebody hears it now: in order from where it stood"
+
+
+@pytest.mark.parametrize("heard", [True, False])
+def test_a_backlog_is_not_looked_through_for_every_event_of_another_topic(heard: bool) -> None:
+    """The one event of the other topic, heard or not, lies behind thousands that nobody hears, and more come."""
+    flight, rows, now = window(), Rows(1000), 0.0
+    system = rows.add(SYSTEM)
+    for _ in range(100):
+        fly(flight, rows, now)
+        land(flight, 0 if heard else 16, now, system)
+        land(flight, 16, now)
+        rows.done(flight.noted())
+        rows.add(DRIVER)
+        flight.more()
+        now += MAX_HOLD_S
+    assert rows.read <= 2 * 1101, "everything once for either topic, whatever the tries"
+
+
+def test_while_a_pause_is_over_and_nothing_can_leave_the_thread_sleeps() -> None:
+    """The first of a window found nobody, the verdicts on the others do not come: the link hangs, or is gone."""
+    flight, rows = window(), Rows(40)
+    fly(flight, rows, 0)
+    land(flight, 16, 0, 1)
+    assert fly(flight, rows, 2 * HOLD_S) == []
+    assert flight.wait_s(2 * HOLD_S) > 0.1
+
+
+def test_what_is_noted_after_a_pause_is_not_sent_once_more() -> None:
+    """Delivered before the pause, read again after it, noted meanwhile."""
+    flight, rows = window(), Rows(3)
+    fly(flight, rows, 0)
+    land(flight, 16, 0, 1)
+    land(flight, 0, 0, 2, 3)
+    assert fly(flight, rows, HOLD_S) == [1]
+    rows.done(flight.noted())
+    land(flight, 0, HOLD_S)
+    assert fly(flight, rows, HOLD_S) == []
+
+
+verdicts = st.lists(
+    st.tuples(
+        st.sampled_from([0, 0, 16, 151, 135]), st.sets(st.integers(0, WINDOW - 1)), st.booleans(), st.floats(0, 5)
+    ),
+    max_size=40,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(verdicts)
+def test_whatever_the_verdicts_each_event_lands_once_and_the_window_holds(
+    plan: list[tuple[int, set[int], bool, float]],
+) -> None:
+    flight, rows, now = window(), Rows(60, (DRIVER, SYSTEM, DRIVER)), 0.0
+    landed: list[int] = []
+
+    def verdict(reason: int, tokens: list[Token]) -> None:
+        for token in tokens:
+            flight.landed(token, reason, now)
+            landed.extend([token.row] if reason in {0, 135} else [])
+
+    def note() -> None:
+        rows.done(flight.noted())
+
+    for reason, places, noting, passed in plan:
+        fly(flight, rows, now)
+        assert len(flight.flying) + len(set(landed) & {row for row, _ in rows.rows}) <= WINDOW
+        verdict(reason, [token for n, token in enumerate(sorted(flight.flying)) if n in places])
+        if noting or flight.due(WINDOW, now):
+            note()
+        now += passed
+    for _ in range(100):
+        now += MAX_HOLD_S
+        fly(flight, rows, now)
+        verdict(0, list(flight.flying))
+        note()
+    assert sorted(landed) == list(range(1, 61))
+    assert flight.over
+
+
 def test_a_final_refusal_is_not_tried_again() -> None:
-    flight, rows = Flight(), Rows(1)
+    flight, rows = window(), Rows(1)
     fly(flight, rows, 0)
     assert flight.landed(next(iter(flight.flying)), 135, 0) == 1
     rows.done(flight.noted())
@@ -325,18 +446,18 @@ def test_a_final_refusal_is_not_tried_again() -> None:
 
 
 def test_no_acknowledgement_for_long_is_a_dead_link() -> None:
-    flight, rows = Flight(), Rows(3)
+    flight, rows = window(), Rows(3)
     assert not flight.stuck(PROGRESS_S)
     fly(flight, rows, 0)
     assert not flight.stuck(PROGRESS_S - 1)
-    flight.landed(min(flight.flying), 0, PROGRESS_S - 1)
+    land(flight, 0, PROGRESS_S - 1, 1)
     assert not flight.stuck(PROGRESS_S + 1)
     assert flight.stuck(2 * PROGRESS_S)
     assert not flight.stuck(2 * PROGRESS_S + 1), "once, then it is given time"
 
 
 def test_verdicts_on_rows_of_a_spool_that_is_gone_mean_nothing() -> None:
-    flight, rows = Flight(), Rows(1)
+    flight, rows = window(), Rows(1)
     fly(flight, rows, 0)
     old = next(iter(flight.flying))
     flight.new_life()
@@ -349,12 +470,14 @@ def test_verdicts_on_rows_of_a_spool_that_is_gone_mean_nothing() -> None:
 
 
 class Far:
-    """Acknowledges with what ``verdict`` says; None: not at all."""
+    """Acknowledges with what ``verdict`` says (None: not at all), or ``deaf`` with 16."""
 
     def __init__(self) -> None:
         self.courier: Courier
         self.sent: list[tuple[str, bytes]] = []
         self.verdict: int | None = 0
+        self.deaf = ""
+        """a topic that nobody subscribes to"""
         self.stalls = 0
         self.news = threading.Condition()
 
@@ -363,14 +486,20 @@ class Far:
             self.sent.append((topic, payload))
             self.news.notify_all()
         if self.verdict is not None:
-            self.courier.settle(token, self.verdict)  # type: ignore[arg-type]
+            self.courier.settle(token, 16 if topic == self.deaf else self.verdict)  # type: ignore[arg-type]
 
     def stalled(self) -> None:
         self.stalls += 1
 
     def wait(self, count: int) -> None:
+        self.wait_for(lambda: len(self.sent) >= count)
+
+    def wait_for(self, what: Callable[[], bool]) -> None:
         with self.news:
-            assert self.news.wait_for(lambda: len(self.sent) >= count, 10), len(self.sent)
+            assert self.news.wait_for(what, 10), self.sent
+
+    def of(self, topic: str) -> list[int]:
+        return [json.loads(payload)["seq"] for name, payload in self.sent if name == topic]
 
 
 @pytest.fixture
@@ -461,6 +590,25 @@ def test_what_not_even_another_file_takes_is_lost_and_on_record(far: Far) -> Non
     assert far.sent == []
 
 
+def test_an_event_that_nobody_subscribes_to_holds_up_no_other_topic(far: Far) -> None:
+    clock = stamper()
+    far.deaf = DRIVER
+    courier = start(far, lambda: Spool(None, 0))
+    courier.link(True)
+    courier.put(clock.message(EventDriver, kind="label", before="a", after="b"))
+    far.wait(1)
+    for last in range(2, 32):
+        courier.put(clock.message(EventSystem, kind="started"))
+        far.wait_for(lambda n=last: far.of(SYSTEM) == list(range(2, n + 1)))  # type: ignore[misc]
+    assert set(far.of(DRIVER)) == {1}
+    assert courier.counters()["spool_depth"] <= WINDOW, "delivered ones do not pile up behind it"
+    far.deaf = ""
+    tries = len(far.sent)
+    far.wait_for(lambda: len(far.sent) > tries)
+    courier.close(1.0)
+    assert courier.counters()["spool_depth"] == 0
+
+
 def test_a_replay_is_marked_and_says_how_much_is_here(far: Far) -> None:
     clock = stamper()
     courier = start(far, lambda: Spool(None, 0))
@@ -498,8 +646,7 @@ def test_no_ask_however_bad_ends_the_thread(far: Far, tmp_path: Path) -> None:
     spools[0].stored = malformed  # type: ignore[method-assign]
     courier.replay(Ask(clock.stream, 1, 1, answers.append))
     courier.put(clock.message(EventSystem, kind="started"))
-    with far.news:
-        assert far.news.wait_for(lambda: b'"seq":2' in far.sent[-1][1], 10), far.sent
+    far.wait_for(lambda: b'"seq":2' in far.sent[-1][1])
     assert courier.fault == ""
     assert answers == [0, -1], "the first are nowhere; the second may be asked for again"
     assert len(spools) == 2, "the file was opened anew"
