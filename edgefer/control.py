@@ -105,21 +105,21 @@ class Control:
         return False, "not known to this version"
 
     def _privacy(self, on: bool) -> tuple[bool, str]:
-        """The retained state goes first, the lenses after: both before the answer."""
+        """On: the retained state goes first, the lenses after, both before the answer. Off is remembered last: what is
+        refused, or killed on the way, leaves the next start private."""
         if on:
             self.private = True
             self._publisher.private(True)
             reason = self._memory.write(True)
             self._lenses.close()
             return True, reason
-        reason = self._memory.write(False)
         try:
             self._lenses.open()
         except EdgeferError as e:
             return False, str(e)
         self.private = False
         self._publisher.private(False)
-        return True, reason
+        return True, self._memory.write(False)
 
 
 def private_reading(now_ns: int) -> Reading:

@@ -168,6 +168,34 @@ def test_a_lens_that_does_not_come_back_leaves_privacy_on(settings: Config) -> N
         assert shutter.next_pair(0.0) is None
 
 
+def test_privacy_off_is_remembered_once_the_lenses_are_open_and_not_before(
+    running: tuple[Pipeline, Boss], tmp_path: Path
+) -> None:
+    """Refused, or killed while the lenses open: the next start is private."""
+    pipeline, boss = running
+    boss.commands.append(Privacy(id=ID, on=True))
+    pipeline.step()
+    memory, make = PrivacyMemory(tmp_path / "state"), pipeline.rig._make
+
+    def gone() -> Rig:
+        raise CameraError("the visible lens is gone")
+
+    pipeline.rig._make = gone
+    boss.commands.append(Privacy(id=ID, on=False))
+    pipeline.step()
+    assert boss.answers[-1] == ("privacy", False, "the visible lens is gone")
+    assert boss.states()[-1].why == "privacy"
+    assert memory.read()
+
+    at_opening: list[bool] = []
+    pipeline.rig._make = lambda: (at_opening.append(memory.read()), make())[1]
+    boss.commands.append(Privacy(id=ID, on=False))
+    pipeline.step()
+    assert boss.answers[-1] == ("privacy", True, "")
+    assert at_opening == [True]
+    assert not memory.read()
+
+
 def test_the_rate_changes_and_meta_says_so(running: tuple[Pipeline, Boss]) -> None:
     pipeline, boss = running
     boss.commands.append(Rate(id=ID, rate_hz=0.5))
