@@ -34,6 +34,7 @@ class Lenses(Protocol):
     """The shutter, as far as privacy is concerned."""
 
     def close(self) -> None: ...
+    def held(self) -> list[str]: ...
     def open(self) -> None: ...
 
 
@@ -110,9 +111,11 @@ class Control:
         if on:
             self.private = True
             self._publisher.private(True)
-            reason = self._memory.write(True)
+            reasons = [self._memory.write(True)]
             self._lenses.close()
-            return True, reason
+            if held := self._lenses.held():  # nothing of them is used: privacy is on all the same
+                reasons.append(f"{' and '.join(held)} lens not released: the driver hangs")
+            return True, "; ".join(filter(None, reasons))
         try:
             self._lenses.open()
         except EdgeferError as e:

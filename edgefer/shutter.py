@@ -22,6 +22,7 @@ class Shutter:
         self.closed = closed
         self._used, self._never = False, threading.Event()
         self._before: Counter[str] = Counter()
+        self._behind: list[Rig] = []
         self.lenses: tuple[Lens, ...] = self._rig.lenses
 
     def __enter__(self) -> Shutter:
@@ -44,12 +45,17 @@ class Shutter:
             self.closed = True
             self._rig.stop()
 
+    def held(self) -> list[str]:
+        """The lenses that ``close`` could not let go of since their driver hangs; now, and of all rigs."""
+        return list(dict.fromkeys(name for rig in (*self._behind, self._rig) for name in rig.held()))
+
     def open(self) -> None:
         """Takes the lenses again. Raises what ``make`` raises; the shutter stays closed then."""
         if self.closed:
             if self._used:
-                counts, self._rig = self._rig.counters(), self._make()
-                self._before.update(counts)
+                old, self._rig = self._rig, self._make()
+                self._before.update(old.counters())
+                self._behind = [rig for rig in (*self._behind, old) if rig.held()]
             self._start()
             self.closed = False
 

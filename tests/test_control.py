@@ -196,6 +196,41 @@ def test_privacy_off_is_remembered_once_the_lenses_are_open_and_not_before(
     assert not memory.read()
 
 
+def test_a_lens_whose_driver_hangs_is_named_in_the_answer_until_it_lets_go(
+    settings: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also by an answer that comes after privacy was off and on again: the lens of before is still open."""
+    monkeypatch.setattr("edgefer.capture.rig.JOIN_S", 0.2)
+    hangs, lets_go = threading.Event(), threading.Event()
+
+    class Hung(FakeSource):
+        def read(self, timeout_s: float) -> tuple[Frame, ...]:
+            hangs.set()
+            assert lets_go.wait(BOUND_S)
+            return super().read(timeout_s)
+
+    hung = Hung((Lens.VISIBLE,))
+    with app.started(settings, rig=Rig([hung, FakeSource((Lens.INFRARED,))], settings.capture)) as pipeline:
+        boss = Boss(pipeline)
+        assert hangs.wait(BOUND_S)
+        for on in (True, True, False, True):
+            boss.commands.append(Privacy(id=ID, on=on))
+            pipeline.step()
+        lets_go.set()
+        still_open = "visible lens not released: the driver hangs"
+        assert [(ok, reason) for _, ok, reason in boss.answers] == [
+            (True, still_open), (True, still_open), (True, ""), (True, still_open),
+        ]  # fmt: skip
+        assert pipeline.control.private, "no reading and no frame used: that holds all the same"
+        for thread in threading.enumerate():
+            if thread.name.startswith("capture-"):
+                thread.join(BOUND_S)
+        boss.commands.append(Privacy(id=ID, on=True))
+        pipeline.step()
+        assert boss.answers[-1] == ("privacy", True, "")
+        assert hung.closed == hung.opened == 1
+
+
 def test_the_rate_changes_and_meta_says_so(running: tuple[Pipeline, Boss]) -> None:
     pipeline, boss = running
     boss.commands.append(Rate(id=ID, rate_hz=0.5))

@@ -34,9 +34,9 @@ class Reader:
         self._reopen_s = reopen_s
         self._clock = clock
         self._unit = unit
-        self._name = "+".join(lens.value for lens in source.lenses) + (" 2" if unit else "")
+        self.name = "+".join(lens.value for lens in source.lenses) + (" 2" if unit else "")
         self._stop = threading.Event()
-        self.thread = threading.Thread(target=self._run, name=f"capture-{self._name}", daemon=True)
+        self.thread = threading.Thread(target=self._run, name=f"capture-{self.name}", daemon=True)
         self._lost_ns: int | None = None
         self._step_ns = clock()
         self._waiting = self._left_behind = False
@@ -58,7 +58,12 @@ class Reader:
         self.thread.join(timeout_s)
         self._left_behind = self.thread.is_alive()
         if self._left_behind:
-            log.warning("%s lens: the driver hangs and does not let go of the device; left behind", self._name)
+            log.warning("%s lens: the driver hangs and does not let go of the device; left behind", self.name)
+
+    @property
+    def held(self) -> bool:
+        """Whether it was left behind and has its device open still."""
+        return self._left_behind and self.thread.is_alive()
 
     @property
     def running(self) -> bool:
@@ -98,7 +103,7 @@ class Reader:
             while not self._stop.is_set():
                 frames = self._source.read(_READ_S)
                 self._step_ns = self._clock()
-                if frames:
+                if frames and not self._stop.is_set():  # not what a driver that hung brings after the stop
                     self._tries = 0
                     self._note_return()
                     self._mailbox.post(frames, self._unit)
@@ -117,10 +122,10 @@ class Reader:
         self._mailbox.lose(self.lenses, self._unit)
         if self._lost_ns is None:
             self._lost_ns = self._clock()
-            log.warning("%s lens lost: %s; trying again", self._name, error)
+            log.warning("%s lens lost: %s; trying again", self.name, error)
 
     def _note_return(self) -> None:
         if self._lost_ns is not None:
             self.reopened += 1
-            log.info("%s lens is back after %.1f s", self._name, (self._clock() - self._lost_ns) / 1e9)
+            log.info("%s lens is back after %.1f s", self.name, (self._clock() - self._lost_ns) / 1e9)
             self._lost_ns = None

@@ -58,6 +58,10 @@ class Rig:
         for reader in self._readers:
             reader.join(max(0.0, give_up - time.monotonic()))
 
+    def held(self) -> list[str]:
+        """The names of the lenses that `stop` could not let go of, and that are open still."""
+        return [reader.name for reader in self._readers if reader.held]
+
     def __enter__(self) -> Rig:
         self.start()
         return self

@@ -206,21 +206,26 @@ def test_a_source_that_hangs_does_not_hang_the_stop(
 ) -> None:
     monkeypatch.setattr("edgefer.capture.rig.JOIN_S", 1.0)
     hung = Hung(NIR)
+    hung.play(100)
     rig = Rig([hung, FakeSource(V)], QUICK)
     rig.start()
     assert hung.inside.wait(LONG_S)
+    assert rig.held() == []
     stopper = threading.Thread(target=lambda: (rig.stop(), rig.stop()), daemon=True)
     stopper.start()
     stopper.join(LONG_S / 4)
-    returned = not stopper.is_alive()
+    returned, held = not stopper.is_alive(), rig.held()
     hung.release.set()
     stopper.join(LONG_S)
     assert returned
+    assert held == ["infrared"]
     told = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
     assert len(told) == 1
     assert told[0].startswith("infrared lens: ")
     rig._readers[0].thread.join(LONG_S)
     assert hung.closed == hung.opened == 1, "once the driver lets go, the source is closed"
+    assert rig.held() == []
+    assert rig.counters()["infrared_frames"] == 0, "what it brings after the stop is not even looked at"
 
 
 @pytest.mark.parametrize("where", ["open", "read"])
