@@ -67,6 +67,21 @@ def test_a_lens_is_reported_once_when_lost_and_once_when_back() -> None:
     assert [(e.kind, e.lens, e.state) for e in of(EventSystem, back)] == [("lens_back", "visible", OK)]  # type: ignore[attr-defined]
 
 
+def test_the_order_is_seq_and_an_instant_is_the_capture_s_where_there_is_one() -> None:
+    """A lens is lost when that is seen; a face changed when its picture was taken, a little earlier than that."""
+    drive = Drive(30.0)
+    drive.go(1.0)
+    said: list[Message] = []
+    for n in range(25):
+        one = reading(drive.t + n * 0.04, "happiness" if n < 14 else "neutral", lenses=(LOST, OK))
+        said += drive.reporter.report(one, one.mono_ns + S // 10)
+    (lost,), (changed,) = of(EventSystem, said), of(EventDriver, said)
+    assert (lost.seq, changed.seq) == (1, 2)
+    assert changed.mono_ns < lost.mono_ns, "so mono_ns does not sort"
+    (state,) = [m for m in of(StateDriver, said) if m.mono_ns == changed.mono_ns]
+    assert state.mono_ns == int((drive.t + 14 * 0.04) * S), "what a subscriber reckons the latency from"
+
+
 def test_a_lens_that_was_never_there_is_no_news() -> None:
     drive = Drive(lenses=(Lens.VISIBLE,))
     assert not of(EventSystem, drive.go(5.0, lenses=(OK, LOST)))
