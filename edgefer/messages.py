@@ -219,7 +219,7 @@ class Command(_Part):
     model_config = ConfigDict(strict=True)
     NAME: ClassVar[str] = ""
 
-    id: CommandId = Field(description="uuid; one seen before is answered again, not carried out again")
+    id: CommandId = Field(description="uuid; one seen in the last minute is answered again, not carried out again")
 
 
 class Privacy(Command):

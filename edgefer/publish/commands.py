@@ -23,7 +23,10 @@ BURST, PER_S = 40, 10.0
 """commands taken at once, and a second in the long run; above that it is a flood"""
 SHUT_S = 10.0
 WAITING = 16
-REMEMBERED = 64
+REMEMBER_S = 60.0
+"""an id is known for at least so long: twice what a command may live, since the broker's clock is not ours"""
+REMEMBERED = round(BURST + PER_S * REMEMBER_S)
+"""ids known: more the gate does not let pass in that time; below 1 MiB"""
 NAMES = ("accepted", "repeated", "retained", "stale", "oversize", "malformed", "busy", "flood")
 KINDS = {kind.NAME: kind for kind in COMMANDS}
 

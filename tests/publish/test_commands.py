@@ -134,6 +134,18 @@ def test_an_id_is_carried_out_once_and_answered_every_time() -> None:
     assert len(desk._answers) == REMEMBERED
 
 
+def test_an_id_is_known_for_a_minute_however_many_come_after_it() -> None:
+    """As many as the gate lets pass: the whole burst at once, then ten a second."""
+    gate, desk = Gate(), Desk()
+    assert gate.admit(100.0)
+    assert isinstance(desk.receive("rate", said("rate"), retain=False, expiry_s=9), Rate)
+    for at in [100.0] * (BURST - 1) + [100.0 + n * 0.101 for n in range(1, 594)]:
+        assert gate.admit(at)
+        desk.receive("rate", said("rate", id=str(uuid.uuid4())), retain=False, expiry_s=9)
+    assert desk.receive("rate", said("rate"), retain=False, expiry_s=9) is None
+    assert desk.counters()["cmd_repeated"] == 1
+
+
 def test_waiting_commands_are_bounded() -> None:
     desk = Desk()
     assert [desk.enqueue(Privacy(id=ID, on=True)) for _ in range(WAITING + 1)] == [True] * WAITING + [False]
