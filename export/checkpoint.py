@@ -133,6 +133,11 @@ def step_state(path: Path, where: torch.device | str) -> dict[str, Any]:
     return state
 
 
+def trained_on(path: Path) -> str:
+    """Fingerprint of the rows that a finished network has seen. Raises InputError when there is none."""
+    return str(_read(path)["data"])
+
+
 def load(path: Path, recipe: Recipe) -> Trained:
     """Raises InputError when the file is missing, broken, or belongs to another network than the recipe's."""
     state = _read(path)

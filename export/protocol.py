@@ -65,6 +65,18 @@ def _parts(recipe: Recipe, temporal: bool) -> Iterator[Part]:
         yield Part(f"fold-{k + 1}", faces.take(fold.train), None, faces.take(fold.test))
 
 
+def check_start(recipe: Recipe, other: Recipe) -> None:
+    """Whether ``recipe`` may start from ``other``. Raises RecipeError where that has been trained in other folds: there
+    is no one network to start from, or it has seen the rows that are held out here."""
+    own, its = recipe.data, other.data
+    apart = own.folds or its.folds if own.name == its.name else its.folds in ("person", "group")
+    if apart and (own.name, own.train, own.folds, own.count) != (its.name, its.train, its.folds, its.count):
+        raise RecipeError(
+            f"recipe {recipe.name}: 'data.folds': not those of {other.name}, which it starts from; "
+            "give both the same [data], or train with --data"
+        )
+
+
 def _load(recipe: Recipe, split: str) -> Faces:
     """One split at the recipe's crop; the camera's own MSX stands in the infrared lens's place where asked for."""
     faces = data.load(recipe.data.name, split, side=recipe.crop)

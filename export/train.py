@@ -19,7 +19,7 @@ import torch
 from export import adversarial, checkpoint, data, distil, models, patches, pixelfusion, protocol, trainer
 from export import recipe as recipes
 from export.data.faces import Faces
-from export.errors import RecipeError, UsageError
+from export.errors import InputError, RecipeError, UsageError
 from export.models.network import Network, Temporal
 from export.models.resnet import start_from_file
 from export.recipe import Recipe, Step
@@ -66,15 +66,38 @@ def train(job: Job, say: Say) -> list[Path]:
     """Returns the finished networks' files, one per fold. Raises ExportError with one line."""
     recipe = job.recipe
     _check_targets(recipe, job.file)
-    for name in [*recipe.start.values(), *(recipe.distil.teachers if recipe.distil else ())]:
+    for name in parents(recipe):
         if name == recipe.name:
             raise RecipeError(f"{job.file}: the recipe starts from itself ('start' or 'distil.teachers')")
-        if not name.endswith(FOREIGN) and not (job.beside(name).out / NETWORK).is_file():
+        protocol.check_start(recipe, job.beside(name).recipe)
+        if not _finished(job.beside(name)):
             say(f"{recipe.name} starts from {name}")
             train(job.beside(name), say)
-    if recipe.model.name == GENERATOR:
-        return [_train_generator(job, recipe, say)]
-    return [_train_part(job, recipe, part, say) for part in protocol.parts(recipe, temporal(recipe))]
+    if recipe.model.name != GENERATOR:
+        return [_train_part(job, recipe, part, say) for part in protocol.parts(recipe, temporal(recipe))]
+    if recipe.data.name == SCENES:
+        return [_train_on_scenes(job, recipe, say)]
+    return [_train_on_faces(job, recipe, part, say) for part in protocol.parts(recipe, False)]
+
+
+def parents(recipe: Recipe) -> list[str]:
+    """The recipes whose trained networks this one needs."""
+    names = [*recipe.start.values(), *(recipe.distil.teachers if recipe.distil else ())]
+    return [name for name in dict.fromkeys(names) if not name.endswith(FOREIGN)]
+
+
+def _finished(job: Job) -> bool:
+    """Whether all networks of a recipe are there. Raises InputError where one has seen rows held out by now."""
+    recipe = job.recipe
+    if not recipe.data.folds:
+        return (job.out / NETWORK).is_file()
+    parts = list(protocol.parts(recipe, recipe.model.name != GENERATOR and temporal(recipe)))
+    made = [job.out / part.name / NETWORK for part in parts]
+    for file, part in zip(made, parts, strict=True):
+        if file.is_file() and checkpoint.trained_on(file) != part.train.fingerprint:
+            where = f"{recipe.data.name} {part.name}".strip()
+            raise InputError(f"{file}: trained on other rows of {where} than are there now; delete {file.parent}")
+    return all(file.is_file() for file in made)
 
 
 def _check_targets(recipe: Recipe, file: Path) -> None:
@@ -93,23 +116,26 @@ def _tell_unused(lines: tuple[str, ...], file: Path, say: Say) -> None:
     say(f"{len(lines)} files not used, listed in {file}")
 
 
-def _train_generator(job: Job, recipe: Recipe, say: Say) -> Path:
-    """The adversarial training has no labels: patches of faces, or of the scenes that are not held out."""
+def _train_on_scenes(job: Job, recipe: Recipe, say: Say) -> Path:
+    """The adversarial training has no labels: patches of the scenes that are not held out."""
+    train_pairs, _ = pixelfusion.split_pairs(pixelfusion.read_pairs(data.fer2013.data_root()))
+    return _train_generator(job.out, recipe, patches.ScenePatches(train_pairs, vary=True), "", say)
+
+
+def _train_on_faces(job: Job, recipe: Recipe, part: protocol.Part, say: Say) -> Path:
+    """Patches of the faces that the classifier behind it is trained on, too: never of those it is tested on."""
+    source = patches.FacePatches(part.train.images)
+    return _train_generator(job.out / part.name, recipe, source, part.train.fingerprint, say)
+
+
+def _train_generator(out: Path, recipe: Recipe, source: patches.PatchSource, seen: str, say: Say) -> Path:
     options = models.options(recipe.model, adversarial.WganOptions)
-    path = job.out / NETWORK
+    path = out / NETWORK
     if path.is_file():
         say(f"{recipe.name}: trained already ({path})")
         return path
     cpu, wall = trainer.cpu_seconds(), time.monotonic()
-    if recipe.data.name == SCENES:
-        root = data.fer2013.data_root()
-        train_pairs, _ = pixelfusion.split_pairs(pixelfusion.read_pairs(root))
-        source: patches.PatchSource = patches.ScenePatches(train_pairs, vary=True)
-        seen = ""
-    else:
-        faces = data.load(recipe.data.name, recipe.data.train)
-        source, seen = patches.FacePatches(faces.images), faces.fingerprint
-    file = adversarial.train_generator(options, source, job.out, recipe.seed, say)
+    file = adversarial.train_generator(options, source, out, recipe.seed, say)
     spent = {"cpu": trainer.cpu_seconds() - cpu, "wall": time.monotonic() - wall, "rows": 0, "epochs": options.epochs}
     generator = adversarial.load_generator(file)
     checkpoint.write(path, checkpoint.finished(generator, recipe, (), seen, {**spent, "budget": None, **_where()}))
@@ -136,24 +162,29 @@ def _train_part(job: Job, recipe: Recipe, part: protocol.Part, say: Say) -> Path
 
 
 def _teacher(job: Job, fold: str, name: str) -> distil.Teacher:
-    own = _home(job, fold).beside(name)
-    return distil.Teacher(own.recipe, own.out / NETWORK)
+    return distil.Teacher(_parent(job, fold, name).recipe, _given(job, fold, name))
 
 
-def _home(job: Job, fold: str) -> Job:
-    """The job itself: a fold works in a folder inside its own."""
-    return replace(job, out=job.out.parent) if fold else job
+def _parent(job: Job, fold: str, name: str) -> Job:
+    """The job of a recipe that this one needs; a fold works in a folder inside its own job's."""
+    return (replace(job, out=job.out.parent) if fold else job).beside(name)
+
+
+def _given(job: Job, fold: str, name: str) -> Path:
+    """The finished network that a part starts from: of the same fold where that recipe is trained in folds, too, so
+    that whoever is held out has been held out of it (:func:`protocol.check_start`)."""
+    parent = _parent(job, fold, name)
+    return parent.out / (fold if parent.recipe.data.folds else "") / NETWORK
 
 
 def built(job: Job, recipe: Recipe, classes: int, fold: str, say: Say) -> Network:
     """The network with the weights it starts from."""
-    home = _home(job, fold)
     network = models.build(recipe.model, classes)
     for part, name in recipe.start.items():
         if name.endswith(FOREIGN):
             taken = start_from_file(checkpoint.submodule(network, part), Path(name))
         else:
-            taken = checkpoint.start(network, part, home.beside(name).out / NETWORK)
+            taken = checkpoint.start(network, part, _given(job, fold, name))
         say(f"{part or recipe.name}: {taken} tensors from {name}")
     return network
 

@@ -1,0 +1,159 @@
+"""What a training starts from: the right network of another recipe, and nothing that has seen the people held out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the export extra")
+from export import checkpoint, train  # noqa: E402
+from export.errors import InputError, RecipeError  # noqa: E402
+
+pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("default")]
+STEP = '[training]\nbatch = 8\nema = 0.0\nsteps = [{ name = "joined", sizes = [[16, 1]], lr = 0.05 }]\n'
+ONE = 'name = "one"\ncrop = 16\n[model]\nname = "single"\nwidths = [4, 4, 4, 4]\n' + STEP
+PUPIL = ONE.replace('"one"', '"pupil"') + '[distil]\nteachers = ["one"]\n'
+EARLY = (
+    'name = "early"\ncrop = 16\n[model]\nname = "early-fusion"\nwidths = [4, 4, 4, 4]\nfrozen = true\n'
+    '[start]\n"branches.visible.backbone" = "one"\n"branches.infrared.backbone" = "one"\n' + STEP
+)
+WGAN = """
+name = "wgan"
+[model]
+name = "wgan"
+side = 29
+epochs = 1
+steps = 1
+batch = 2
+width = 0.1
+generator.channels = [2, 2, 2, 2]
+"""
+PIXEL = """
+name = "pixel"
+[model]
+name = "pixel-fusion"
+generator.channels = [2, 2, 2, 2]
+classifier.widths = [16, 16, 16, 16]
+classifier.stem_stride = 2
+[start]
+generator = "wgan"
+[training]
+batch = 8
+ema = 0.0
+steps = [{ name = "joined", sizes = [[48, 1]], lr = 0.05 }]
+"""
+FOLDS = '[data]\nname = "ckplus"\ntrain = "all"\nfolds = "person"\ncount = 3\n[model]'
+PEOPLE = 10
+
+
+@pytest.fixture
+def recipes(tmp_path: Path, data_root: Path) -> Path:
+    """CK+ of ten people, two sequences each, and five recipes on FER2013."""
+    rng, n = np.random.default_rng(0), 6 * PEOPLE
+    arrays = {
+        "images": rng.integers(0, 256, (n, 48, 48), np.uint8), "labels": (np.arange(n) // 3 % 7).astype(np.uint8),
+        "subject": np.repeat([f"S{k:03}" for k in range(PEOPLE)], 6), "frame": np.tile(np.arange(1, 4), 2 * PEOPLE),
+        "sequence": np.tile(np.repeat(["001", "002"], 3), PEOPLE),
+        "classes": np.array(["anger", "contempt", "disgust", "fear", "happy", "sadness", "surprise"]),
+    }  # fmt: skip
+    np.savez_compressed(data_root / "ckplus48.npz", **arrays)
+    folder = tmp_path / "recipes"
+    folder.mkdir()
+    for text in (ONE, PUPIL, EARLY, WGAN, PIXEL):
+        (folder / f"{text.split(chr(34))[1]}.toml").write_text(text)
+    return folder
+
+
+def _on_ckplus(recipes: Path, *names: str, folds: str = FOLDS) -> None:
+    """Three folds by person in the recipes' own words."""
+    for name in names:
+        file = recipes / f"{name}.toml"
+        file.write_text(file.read_text().replace("[model]", folds))
+
+
+def _job(recipes: Path, name: str, data: str = "") -> train.Job:
+    return train.Job(recipes / f"{name}.toml", recipes.parent / "runs" / name, data=data)
+
+
+def _state(path: Path) -> dict[str, Any]:
+    return checkpoint.read_state(path)
+
+
+def test_a_fold_starts_from_the_same_fold_of_its_parents(recipes: Path) -> None:
+    said: list[str] = []
+    made = train.train(_job(recipes, "early", "ckplus"), said.append)
+    assert len(made) == 10
+    for k, path in enumerate(made, start=1):
+        fused, single = _state(path), _state(recipes.parent / "runs" / "one" / f"fold-{k}" / train.NETWORK)
+        assert fused["data"] == single["data"]
+        own = {n: v for n, v in single["network"].items() if n.startswith("modal.backbone.")}
+        for lens in ("visible", "infrared"):
+            at = f"branches.{lens}.backbone."
+            assert all(torch.equal(fused["network"][n.replace("modal.backbone.", at)], v) for n, v in own.items())
+    assert len({_state(path)["data"] for path in made}) == 10
+    assert said.count("early starts from one") == 1
+
+
+def test_folds_that_are_trained_are_not_trained_again(recipes: Path, silent: Any) -> None:
+    _on_ckplus(recipes, "one", "early")
+    train.train(_job(recipes, "one"), silent)
+    (recipes.parent / "runs" / "one" / "fold-3" / "joined.pt").unlink()
+    said: list[str] = []
+    train.train(_job(recipes, "early"), said.append)
+    assert "early starts from one" not in said
+    assert not (recipes.parent / "runs" / "one" / "fold-3" / "joined.pt").is_file()
+
+
+def test_a_parent_that_has_seen_the_people_held_out_is_refused(recipes: Path, silent: Any) -> None:
+    """Its folds were drawn before a file was added, say: other people were held out of each."""
+    _on_ckplus(recipes, "one", "early")
+    one = recipes.parent / "runs" / "one"
+    train.train(_job(recipes, "one"), silent)
+    (one / "fold-2" / train.NETWORK).write_bytes((one / "fold-3" / train.NETWORK).read_bytes())
+    with pytest.raises(InputError, match=r"fold-2/network\.pt: trained on other rows of ckplus fold-2 .*; delete"):
+        train.train(_job(recipes, "early"), silent)
+
+
+def test_a_teacher_is_that_of_the_fold(recipes: Path) -> None:
+    _on_ckplus(recipes, "one", "pupil")
+    said: list[str] = []
+    assert len(train.train(_job(recipes, "pupil"), said.append)) == 3
+    assert sum(line.startswith("teachers agree") for line in said) == 3
+
+
+def test_a_generator_sees_the_faces_of_its_fold_only(recipes: Path, silent: Any) -> None:
+    _on_ckplus(recipes, "wgan", "pixel")
+    made = train.train(_job(recipes, "pixel"), silent)
+    assert len(made) == 3
+    for k, path in enumerate(made, start=1):
+        generator = _state(recipes.parent / "runs" / "wgan" / f"fold-{k}" / train.NETWORK)
+        pixel = _state(path)
+        assert generator["data"] == pixel["data"]
+        assert torch.equal(pixel["network"]["generator.conv5.weight"], generator["network"]["conv5.weight"])
+
+
+@pytest.mark.parametrize(
+    ("parent", "own"),
+    [
+        ('folds = "person"\ncount = 5', 'folds = "person"\ncount = 4'),
+        ('folds = "share"', 'folds = "person"'),
+        ('folds = "person"', 'folds = "share"'),
+        ('folds = "person"', None),
+    ],
+)
+def test_other_folds_than_the_parents_are_refused(recipes: Path, silent: Any, parent: str, own: str | None) -> None:
+    """None: the recipe is on FER2013 and its parent has ten networks, none of which is the one to start from."""
+    for name, folds in (("one", parent), ("early", own)):
+        if folds:
+            _on_ckplus(recipes, name, folds=f'[data]\nname = "ckplus"\ntrain = "all"\n{folds}\n[model]')
+    with pytest.raises(RecipeError, match=r"recipe early: 'data\.folds': not those of one, which it starts from"):
+        train.train(_job(recipes, "early"), silent)
+
+
+def test_weights_of_another_set_start_every_fold(recipes: Path, silent: Any) -> None:
+    _on_ckplus(recipes, "early")
+    assert len(train.train(_job(recipes, "early"), silent)) == 3
+    assert (recipes.parent / "runs" / "one" / train.NETWORK).is_file()
