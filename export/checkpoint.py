@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,12 +47,12 @@ def finished(
     }  # fmt: skip
 
 
-def start(network: Network, part: str, path: Path) -> int:
+def start(network: Network, part: str, path: Path) -> frozenset[str]:
     """Give a part of ``network`` (all of it: "") the weights of a finished one, where names and shapes fit.
 
     Of all modules of the finished network that one is taken of which most fits; among equals the one of the part's own
-    name, then one of a lens that ``network`` looks at. Returns the number of tensors taken; raises InputError when none
-    of them is a matrix or a kernel, RecipeError when ``network`` has no such part.
+    name, then one of a lens that ``network`` looks at. Returns the names in the part of the tensors taken; raises
+    InputError when none of them is a matrix or a kernel, RecipeError when ``network`` has no such part.
     """
     given = _read(path)["network"]
     module = submodule(network, part)
@@ -67,7 +68,33 @@ def start(network: Network, part: str, path: Path) -> int:
     if not any(v.ndim > 1 for v in found[best].values()):
         raise InputError(f"{path}: nothing in it fits '{part}'; check [start] of the recipe")
     module.load_state_dict(found[best], strict=False)
-    return len(found[best])
+    return frozenset(found[best])
+
+
+def check_frozen(network: Network, recipe: Recipe, given: set[str]) -> None:
+    """What no step of the recipe trains must have been given: it would stay as it was drawn, and nobody would see it.
+
+    given: names of the tensors that [start] brought. Raises RecipeError naming the first that is missing.
+    """
+    missing = sorted(_untrained(network, recipe) - given)
+    if not missing:
+        return
+    places = [p for p in recipe.start if not p or missing[0].startswith(f"{p}.")]
+    key = f"start.{max(places, key=len)}" if places else "start"
+    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+    raise RecipeError(
+        f"recipe {recipe.name}: '{key}' gives no {missing[0]} of this shape{more}, which frozen would stay random; "
+        "set [model] as what is given has it (torchvision's ResNet-18: stem = 7, stem_stride = 2), or do not freeze it"
+    )
+
+
+def _untrained(network: Network, recipe: Recipe) -> set[str]:
+    """Tensors of the modules that no step trains: parameters, and the statistics beside them."""
+    steps, probe = recipe.training.steps, copy.deepcopy(network)
+    for step in steps:
+        probe.begin(step.name)
+    still = {n.rpartition(".")[0] for n, p in probe.named_parameters() if not (steps and p.requires_grad)}
+    return {k for k, v in probe.state_dict().items() if v.is_floating_point() and k.rpartition(".")[0] in still}
 
 
 def _grown(module: nn.Module, given: dict[str, Any], path: Path) -> dict[str, Any]:

@@ -156,7 +156,8 @@ class Recipe(_Section):
     model: Model
     start: dict[str, str] = Field(default_factory=dict)
     """part of the network -> recipe whose trained weights it begins with (that recipe is trained first), or a
-    torchvision-style ResNet state dict (.pth), of which every tensor that fits is taken"""
+    torchvision-style ResNet state dict (.pth), of which every tensor that fits is taken. What is frozen must all be
+    given: ImageNet's ResNet-18 has the stem of ``stem = 7, stem_stride = 2``"""
     distil: Distil | None = None
     augment: Augment = Augment()
     training: Training = Training()

@@ -178,14 +178,16 @@ def _given(job: Job, fold: str, name: str) -> Path:
 
 
 def built(job: Job, recipe: Recipe, classes: int, fold: str, say: Say) -> Network:
-    """The network with the weights it starts from."""
-    network = models.build(recipe.model, classes)
+    """The network with the weights it starts from. Raises RecipeError where some would stay random and frozen."""
+    network, given = models.build(recipe.model, classes), set[str]()
     for part, name in recipe.start.items():
         if name.endswith(FOREIGN):
             taken = start_from_file(checkpoint.submodule(network, part), Path(name))
         else:
             taken = checkpoint.start(network, part, _given(job, fold, name))
-        say(f"{part or recipe.name}: {taken} tensors from {name}")
+        given |= {f"{part}.{key}" if part else key for key in taken}
+        say(f"{part or recipe.name}: {len(taken)} tensors from {name}")
+    checkpoint.check_frozen(network, recipe, given)
     return network
 
 

@@ -108,11 +108,11 @@ def standardise(x: Tensor) -> Tensor:
     return x * torch.rsqrt((x * x).mean(dim=(1, 2, 3), keepdim=True) + 25.0)
 
 
-def start_from_file(branch: nn.Module, path: Path) -> int:
-    """Take every tensor of a torchvision-style state dict whose name and shape fit; returns how many did.
+def start_from_file(branch: nn.Module, path: Path) -> frozenset[str]:
+    """Take every tensor of a torchvision-style state dict whose name and shape fit; returns the names of those.
 
-    ImageNet weights fit a branch of widths 64, 128, 256, 512 but for the stem, which has three colours and 7x7 there:
-    a 3x3 stem is summed over the colours. Raises InputError when the file is none or nothing fits.
+    ImageNet weights fit a branch of widths 64, 128, 256, 512. Their stem has three colours, which are summed, and is
+    7x7: it is taken with ``stem`` = 7 only. Raises InputError when the file is none or nothing fits.
     """
     try:
         given: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
@@ -127,7 +127,7 @@ def start_from_file(branch: nn.Module, path: Path) -> int:
     if not any(v.ndim == 4 for v in fitting.values()):
         raise InputError(f"{path}: no convolution fits the widths of this recipe; ResNet-18 needs [64, 128, 256, 512]")
     branch.load_state_dict(fitting, strict=False)
-    return len(fitting)
+    return frozenset(fitting)
 
 
 class Options(BaseModel):

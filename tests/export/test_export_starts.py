@@ -157,3 +157,44 @@ def test_weights_of_another_set_start_every_fold(recipes: Path, silent: Any) -> 
     _on_ckplus(recipes, "early")
     assert len(train.train(_job(recipes, "early"), silent)) == 3
     assert (recipes.parent / "runs" / "one" / train.NETWORK).is_file()
+
+
+def _imagenet(path: Path) -> Path:
+    """A file in torchvision's form: ResNet-18's keys, three colours in the stem."""
+    from export.models.resnet import ResNet
+
+    donor = {k: torch.rand_like(v) for k, v in ResNet([4, 4, 4, 4], 2, 7).state_dict().items() if v.is_floating_point()}
+    torch.save({**donor, "conv1.weight": torch.rand(4, 3, 7, 7)}, path)
+    return path
+
+
+def _one_step(recipes: Path, given: Path, model: str) -> train.Job:
+    """1-step training from a file for the visible backbone, from a recipe for the other."""
+    text = EARLY.replace('"branches.visible.backbone" = "one"', f'"branches.visible.backbone" = "{given}"')
+    (recipes / "early.toml").write_text(text.replace("frozen = true", model))
+    return _job(recipes, "early")
+
+
+def test_a_stem_that_a_file_does_not_fit_is_not_frozen_as_it_was_drawn(recipes: Path, silent: Any) -> None:
+    given = _imagenet(recipes.parent / "resnet18.pth")
+    refused = r"'start\.branches\.visible\.backbone' gives no branches\.visible\.backbone\.conv1\.weight of this shape"
+    with pytest.raises(RecipeError, match=refused + r", .*stem = 7, stem_stride = 2\), or do not freeze it"):
+        train.train(_one_step(recipes, given, "frozen = true"), silent)
+    assert train.train(_one_step(recipes, given, "frozen = false"), silent)
+
+
+def test_a_file_with_the_networks_stem_is_frozen_as_it_is(recipes: Path, silent: Any) -> None:
+    given = _imagenet(recipes.parent / "resnet18.pth")
+    (recipes / "one.toml").write_text(ONE.replace("widths", "stem = 7\nstem_stride = 2\nwidths"))
+    (path,) = train.train(_one_step(recipes, given, "frozen = true\nstem = 7\nstem_stride = 2"), silent)
+    made, held = _state(path)["network"], torch.load(given)
+    stem = made["branches.visible.backbone.conv1.weight"]
+    assert torch.equal(stem, held["conv1.weight"].sum(dim=1, keepdim=True))
+    assert torch.equal(made["branches.visible.backbone.layer4.1.conv2.weight"], held["layer4.1.conv2.weight"])
+    assert torch.equal(made["branches.visible.backbone.bn1.running_mean"], held["bn1.running_mean"])
+
+
+def test_what_is_frozen_must_be_given_by_something(recipes: Path, silent: Any) -> None:
+    (recipes / "pixel.toml").write_text(PIXEL.replace('[start]\ngenerator = "wgan"\n', ""))
+    with pytest.raises(RecipeError, match=r"'start' gives no generator\.conv1\.bias of this shape and 9 more"):
+        train.train(_job(recipes, "pixel"), silent)
