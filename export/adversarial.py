@@ -6,7 +6,6 @@ content loss holds it to both sources. Images are float [N, 1, H, W] in -1..1 as
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,14 +18,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from export import checkpoint, losses
+from export import checkpoint, curve, losses
 from export.errors import InputError
 from export.models.pixel import Discriminator, Generator, GeneratorOptions, WganNetwork, scaled
 from export.patches import PatchSource
 from export.trainer import device, precision
 
 U8 = npt.NDArray[np.uint8]
-FILE, LOG = "generator.pt", "training.jsonl"
+FILE = "generator.pt"
 
 
 class WganOptions(BaseModel):
@@ -204,13 +203,13 @@ def train_generator(options: WganOptions, pairs: PatchSource, out: Path, seed: i
     out.mkdir(parents=True, exist_ok=True)
     game = _Game(options, out, seed)
     game.resume(say)
+    curve.keep(out, lambda row: row["epoch"] <= game.epoch)
     while game.epoch < options.epochs:
         started = time.monotonic()
         row = {k: round(v, 5) for k, v in game.run_epoch(pairs).items()}
         row = {"epoch": game.epoch, **row, "seconds": round(time.monotonic() - started, 1)}
+        curve.add(out, row)
         game.save()
-        with (out / LOG).open("a") as f:
-            f.write(json.dumps(row) + "\n")
         say(", ".join(f"{k} {v}" for k, v in row.items()))
     return game.path
 

@@ -37,6 +37,13 @@ def write(path: Path, state: dict[str, Any]) -> None:
     os.replace(part, path)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Whole or not at all, for what lies beside the checkpoints."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
 def finished(
     network: nn.Module, recipe: Recipe, labels: tuple[str, ...], data: str, spent: dict[str, Any]
 ) -> dict[str, Any]:

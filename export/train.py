@@ -112,7 +112,7 @@ def _tell_unused(lines: tuple[str, ...], file: Path, say: Say) -> None:
         return
     for line in lines[:3]:
         say(f"not used: {line}")
-    trainer.write_whole(file, "\n".join(lines) + "\n")
+    checkpoint.write_text(file, "\n".join(lines) + "\n")
     say(f"{len(lines)} files not used, listed in {file}")
 
 
@@ -253,7 +253,7 @@ def planned(job: Job, recipe: Recipe, network: Network, faces: Faces, say: Say) 
     for s in steps:
         say(f"{s.name}: " + ", ".join(f"{n} epochs at {side} px" for side, n in s.sizes))
     whole = {"minutes": minutes, "steps": [s.model_dump() for s in steps]}
-    trainer.write_whole(file, json.dumps(whole, indent=1) + "\n")
+    checkpoint.write_text(file, json.dumps(whole, indent=1) + "\n")
     return steps
 
 

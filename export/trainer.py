@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import resource
@@ -19,7 +18,7 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from export import checkpoint
+from export import checkpoint, curve
 from export.data import augment
 from export.data.faces import U8, Faces
 from export.errors import InputError
@@ -96,6 +95,7 @@ class Trainer:
     def run(self, train: Faces, check: Faces | None, say: Say) -> None:
         """Every epoch that is left; then the network holds the averaged weights."""
         self._resume(train, say)
+        curve.keep(self.out, self._backed)
         self.network.prior = self.recipe.training.prior * torch.from_numpy(train.log_frequency()).to(device())
         while self.epoch < self.step.epochs:
             cpu, wall = cpu_seconds(), time.monotonic()
@@ -105,8 +105,8 @@ class Trainer:
             self.epoch += 1
             self.cpu += cpu_seconds() - cpu
             self.wall += time.monotonic() - wall
-            self._save(train)
             self._log(loss)
+            self._save(train)
             done = f"{self.step.name} {self.epoch}/{self.step.epochs}"
             watched = f", watch {self.watched[-1]:.2%}" if self.watched else ""
             say(f"{done}: loss {loss:.3f}{watched}, {self.cpu / 60:.1f} CPU min so far")
@@ -161,7 +161,7 @@ class Trainer:
         elif self.recipe.training.schedule == "cosine":
             factor = 0.5 * (1 + math.cos(math.pi * (progress - w) / (1 - w)))
         else:
-            factor = plateau_factor(self.watched)
+            factor = curve.plateau_factor(self.watched)
         for group in self.optimiser.param_groups:
             group["lr"] = self.step.lr * max(factor, 1e-3)
 
@@ -216,8 +216,14 @@ class Trainer:
         watched = round(self.watched[-1], 4) if self.watched else None
         row = {"step": self.step.name, "epoch": self.epoch, "loss": round(loss, 4), "watch": watched,
                "lr": float(f"{rate:.3g}"), "cpu_seconds": round(self.cpu, 1)}  # fmt: skip
-        with (self.out / "training.jsonl").open("a") as f:
-            f.write(json.dumps(row) + "\n")
+        curve.add(self.out, row)
+
+    def _backed(self, row: curve.Row) -> bool:
+        """Whether a checkpoint stands behind a row of the log: of this step, or of another one of the recipe."""
+        if row["step"] == self.step.name:
+            return row["epoch"] <= self.epoch
+        others = {step.name for step in self.recipe.training.steps}
+        return row["step"] in others and (self.out / f"{row['step']}.pt").is_file()
 
 
 def _as_read_today(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -243,20 +249,6 @@ def _averaging(decay: float) -> Any:
         get_ema_multi_avg_fn(now)(average, current, n)
 
     return update
-
-
-def plateau_factor(watched: list[float], patience: int = 5) -> float:
-    """A tenth for every time the watched accuracy had no new best for ``patience`` epochs.
-
-    The papers name ReduceLROnPlateau and not its settings; five epochs are our choice.
-    """
-    factor, best, since = 1.0, -1.0, 0
-    for value in watched:
-        since = 0 if value > best else since + 1
-        best = max(best, value)
-        if since >= patience:
-            factor, since = factor * 0.1, 0
-    return factor
 
 
 def on_device(batch: list[Tensor]) -> Batch:
@@ -292,9 +284,3 @@ def resized(images: U8, side: int) -> U8:
     if images.shape[1:] == (side, side):
         return images
     return np.stack([cv2.resize(x, (side, side), interpolation=cv2.INTER_AREA) for x in images])
-
-
-def write_whole(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)

@@ -296,6 +296,14 @@ def test_stopped_and_resumed_equals_straight(tmp_path: Path, silent: Any) -> Non
     assert set(rows[0]) == {"epoch", "critic", "adversarial", "content", "seconds"}
 
 
+def test_a_generator_begun_anew_has_a_curve_of_its_own(tmp_path: Path, silent: Any) -> None:
+    source = ScenePatches(_pairs())
+    adversarial.train_generator(PLAN, source, tmp_path, 0, silent).unlink()
+    adversarial.train_generator(PLAN.model_copy(update={"epochs": 1}), source, tmp_path, 0, silent)
+    rows = [json.loads(line) for line in (tmp_path / "training.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1]
+
+
 def test_content_falls_and_the_checkpoint_starts_the_network(tmp_path: Path, silent: Any) -> None:
     plan = PLAN.model_copy(update={"steps": 10, "lr": 1e-2})
     path = adversarial.train_generator(plan, ScenePatches(_pairs()), tmp_path, 0, silent)

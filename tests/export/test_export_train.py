@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("default")]
 
 class Stop(Exception):
     pass
+
+
+def _cut() -> None:
+    raise Stop
 
 
 def _stop_at(line_start: str) -> Any:
@@ -40,6 +45,49 @@ def test_stopped_and_resumed_equals_straight(
     assert straight["epoch"] == resumed["epoch"] == 4
     for key, value in straight["network"].items():
         assert torch.equal(value, resumed["network"][key]), key
+
+
+def _curve(folder: Path) -> list[tuple[str, int]]:
+    rows = [json.loads(line) for line in (folder / "training.jsonl").read_text().splitlines()]
+    return [(row["step"], row["epoch"]) for row in rows]
+
+
+WHOLE = [("single", 1), ("single", 2), ("joined", 1), ("joined", 2)]
+
+
+def test_a_training_begun_anew_has_a_curve_of_its_own(
+    recipe_file: Path, data_root: Path, tmp_path: Path, silent: Any
+) -> None:
+    job = train.Job(recipe_file, tmp_path / "out")
+    train.train(job, silent)
+    assert _curve(job.out) == WHOLE
+    for name in ("single", "joined", "network"):
+        (job.out / f"{name}.pt").unlink()
+    recipe_file.write_text(recipe_file.read_text().replace("[[12, 1], [16, 1]]", "[[16, 1]]"))
+    with pytest.raises(Stop):
+        train.train(job, _stop_at("single 1/1"))
+    assert _curve(job.out) == [("single", 1)]
+    train.train(job, silent)
+    assert _curve(job.out) == [("single", 1), ("joined", 1), ("joined", 2)]
+    train.train(job, silent)
+    assert _curve(job.out) == [("single", 1), ("joined", 1), ("joined", 2)]
+
+
+def test_a_power_cut_leaves_no_row_twice_and_none_torn(
+    recipe_file: Path, data_root: Path, tmp_path: Path, silent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes between a row and its checkpoint, and in the middle of a row."""
+    job = train.Job(recipe_file, tmp_path / "out")
+    kept = checkpoint.write
+    monkeypatch.setattr(checkpoint, "write", lambda path, state: _cut() if state["epoch"] == 2 else kept(path, state))
+    with pytest.raises(Stop):
+        train.train(job, silent)
+    monkeypatch.setattr(checkpoint, "write", kept)
+    assert _curve(job.out) == WHOLE[:2]
+    with (job.out / "training.jsonl").open("a") as f:
+        f.write('{"step": "sin')
+    train.train(job, silent)
+    assert _curve(job.out) == WHOLE
 
 
 def test_a_checkpoint_of_another_network_is_refused(
