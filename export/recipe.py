@@ -84,7 +84,8 @@ class Training(_Section):
     batch: int = Field(128, ge=2)
     optimiser: Literal["sgd", "adam"] = "sgd"
     schedule: Literal["cosine", "plateau"] = "cosine"
-    """half a cosine to zero after the warm-up, or a tenth of the rate after five epochs without a better watch"""
+    """half a cosine to zero after the warm-up, or a tenth of the rate after five epochs without a better watch; where
+    no rows are watched, without a lower training loss"""
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0)
     label_smoothing: float = Field(0.1, ge=0, lt=1)

@@ -76,6 +76,7 @@ class Trainer:
         self.optimiser = self._optimiser()
         self.epoch, self.cpu, self.wall, self.rows = 0, 0.0, 0.0, 0
         self.watched: list[float] = []
+        self.losses: list[float] = []
 
     def _optimiser(self) -> torch.optim.Optimizer:
         t = self.recipe.training
@@ -97,9 +98,12 @@ class Trainer:
         self._resume(train, say)
         curve.keep(self.out, self._backed)
         self.network.prior = self.recipe.training.prior * torch.from_numpy(train.log_frequency()).to(device())
+        if check is None and self.recipe.training.schedule == "plateau":
+            say(f"{self.step.name}: no rows are watched; the rate falls when the training loss stops falling")
         while self.epoch < self.step.epochs:
             cpu, wall = cpu_seconds(), time.monotonic()
             loss = self._epoch(train, say)
+            self.losses.append(loss)
             if check is not None:
                 self.watched.append(self.accuracy(check))
             self.epoch += 1
@@ -154,14 +158,18 @@ class Trainer:
         return DataLoader(data, batch, shuffle=True, generator=order, drop_last=True, **workers)
 
     def _rate(self, progress: float) -> None:
-        """``progress`` runs from 0 to 1 over the whole step: linear warm-up, then half a cosine to zero or plateaus."""
+        """``progress`` runs from 0 to 1 over the whole step: linear warm-up, then half a cosine to zero or plateaus.
+
+        Plateaus are judged on the watched accuracy; where no rows are watched (folds, a set without such a split) on
+        the training loss.
+        """
         w = self.step.warmup
         if progress < w:
             factor = progress / w
         elif self.recipe.training.schedule == "cosine":
             factor = 0.5 * (1 + math.cos(math.pi * (progress - w) / (1 - w)))
         else:
-            factor = curve.plateau_factor(self.watched)
+            factor = curve.plateau_factor(self.watched or [-loss for loss in self.losses])
         for group in self.optimiser.param_groups:
             group["lr"] = self.step.lr * max(factor, 1e-3)
 
@@ -184,7 +192,7 @@ class Trainer:
                 "epoch": self.epoch, "model": self.network.state_dict(), "average": self.average.state_dict(),
                 "optimiser": self.optimiser.state_dict(), "recipe": self.recipe.model_dump(mode="json"),
                 "labels": list(train.classes), "data": train.fingerprint, "cpu": self.cpu, "wall": self.wall,
-                "rows": self.rows, "watched": self.watched,
+                "rows": self.rows, "watched": self.watched, "losses": self.losses,
             },
         )  # fmt: skip
 
@@ -197,6 +205,7 @@ class Trainer:
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.epoch, self.watched = state["epoch"], list(state["watched"])
+        self.losses = list(state.get("losses", []))  # older checkpoints have none
         self.cpu, self.wall, self.rows = state["cpu"], state["wall"], state["rows"]
         say(f"{self.step.name}: goes on after epoch {self.epoch} ({self.path})")
 

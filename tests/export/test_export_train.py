@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs the export extra")
-from export import checkpoint, models, recipe, train, trainer  # noqa: E402
+from export import checkpoint, curve, models, recipe, train, trainer  # noqa: E402
 from export.data.faces import Faces  # noqa: E402
 from export.errors import InputError  # noqa: E402
 
@@ -139,6 +139,37 @@ def test_weights_that_do_not_fit_are_one_line(content: Any, tmp_path: Path) -> N
         torch.save({"conv1.weight": torch.ones(64, 3, 7, 7)} if wide else content, path)
     with pytest.raises(InputError, match=r"resnet\.pth"):
         start_from_file(Branch([8, 8, 16, 16], 1), path)
+
+
+def _never_better(out: Path, watched: bool, say: Any) -> None:
+    """Black faces of one class, at a rate that moves nothing: every epoch is as good as the first."""
+    faces = Faces(np.zeros((16, 16, 16), np.uint8), np.zeros(16, np.int64), "black", ("a", "b"))
+    plan = recipe.Recipe(
+        name="flat", crop=16, model={"name": "single", "widths": [4, 4], "dropout": 0},
+        augment={"dark": 0, "erase": 0, "contrast": 0}, training={"batch": 8, "schedule": "plateau", "ema": 0,
+        "weight_decay": 0, "steps": [{"name": "joined", "sizes": [[16, 8]], "lr": 1e-30, "warmup": 0}]},
+    )  # fmt: skip
+    torch.manual_seed(0)
+    network = models.build(plan.model, 2)
+    trainer.Trainer(plan.training.steps[0], plan, network, out).run(faces, faces if watched else None, say)
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_a_plateau_lowers_the_rate_also_where_no_rows_are_watched(tmp_path: Path, watched: bool) -> None:
+    said: list[str] = []
+    with pytest.raises(Stop):
+        _never_better(tmp_path, watched, _stop_at("joined 4/8"))
+    _never_better(tmp_path, watched, said.append)
+    rows = [json.loads(line) for line in (tmp_path / "training.jsonl").read_text().splitlines()]
+    assert [row["lr"] for row in rows] == [1e-30] * 6 + [1e-31] * 2
+    told = "joined: no rows are watched; the rate falls when the training loss stops falling" in said
+    assert told is not watched
+
+
+def test_a_new_best_begins_the_patience_anew() -> None:
+    assert curve.plateau_factor([-3.0, -2.0, -1.5, -1.2, -1.1, -1.05]) == 1
+    assert curve.plateau_factor([0.5, 0.4, 0.4, 0.4, 0.4, 0.6, 0.6, 0.6]) == 1
+    assert curve.plateau_factor([0.5] * 11) == pytest.approx(0.01)
 
 
 @pytest.mark.parametrize(("prior", "share"), [(0.0, 0.9), (1.0, 0.5)])
