@@ -48,8 +48,10 @@ def parts(recipe: Recipe, temporal: bool) -> Iterator[Part]:
 def _parts(recipe: Recipe, temporal: bool) -> Iterator[Part]:
     d = recipe.data
     if not d.folds:
-        train, test = _load(recipe, d.train), _load(recipe, d.test)
-        yield Part("", train, _load(recipe, d.watch) if d.watch else None, test, _clean(recipe, test))
+        train = _load(recipe, d.train)
+        test = _among(train.classes, _load(recipe, d.test), recipe)
+        watch = _among(train.classes, _load(recipe, d.watch), recipe) if d.watch else None
+        yield Part("", train, watch, test, _clean(recipe, test))
         return
     faces = _frames(_load(recipe, d.train), temporal)
     if d.folds == "share":
@@ -87,6 +89,15 @@ def _load(recipe: Recipe, split: str) -> Faces:
     return faces
 
 
+def _among(classes: tuple[str, ...], faces: Faces, recipe: Recipe) -> Faces:
+    """``faces`` with the labels of ``classes``, those trained on: where a set lies in folders, each part numbers the
+    classes that it has. Raises InputError where it has others."""
+    if more := [name for name in faces.classes if name not in classes]:
+        raise InputError(f"{recipe.data.name}: no picture of {', '.join(more)} to train on; take that class out")
+    to = np.array([classes.index(name) for name in faces.classes], np.int64)
+    return replace(faces, labels=to[faces.labels], classes=classes)
+
+
 def _clean(recipe: Recipe, test: Faces) -> npt.NDArray[np.bool_] | None:
     """Which test rows have no twin in the set's own training rows; FER2013 alone is known to have them."""
     if recipe.data.name != "fer2013" or recipe.data.test != "private":
@@ -95,17 +106,17 @@ def _clean(recipe: Recipe, test: Faces) -> npt.NDArray[np.bool_] | None:
 
 
 def other(name: str) -> Data:
-    """How a recipe is trained on another set (``--data``): people kept apart where their pictures are neighbours, the
-    official split where there is one, else 70/15/15 at random per class, as the papers do.
+    """How a recipe is trained on another set (``--data``): by the set's own splits where it has them, with people kept
+    apart where their pictures are neighbours, else 70/15/15 at random per class, as the papers do.
 
-    Raises UsageError for a set that no reader knows.
+    Raises UsageError for a set that no reader knows, InputError without EDGEFER_DATA.
     """
-    reader = data.reader(name)
-    if name in BY_PERSON:
-        return Data(name=name, train="all", folds=BY_PERSON[name])
-    if "all" in reader.splits:
-        return Data(name=name, train="all", folds="share")
-    return Data(name=name) if "public" in reader.splits else Data(name=name, watch="", test="test")
+    there = data.splits_there(name)
+    if "public" in there:
+        return Data(name=name)
+    if "all" not in there:
+        return Data(name=name, watch="val" if "val" in there else "", test="test")
+    return Data(name=name, train="all", folds=BY_PERSON.get(name, "share"))
 
 
 def _frames(faces: Faces, temporal: bool) -> Faces:

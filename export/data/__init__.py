@@ -87,3 +87,11 @@ def reader(name: str) -> Reader:
     near = difflib.get_close_matches(name.casefold(), READERS, 1, 0.5)
     hint = f"did you mean {near[0]!r}? " if near else ""
     raise UsageError(f"data set {name!r} is unknown; {hint}known: {', '.join(READERS)}")
+
+
+def splits_there(name: str, root: Path | None = None) -> tuple[str, ...]:
+    """The splits of set ``name`` that lie in its folder; where nothing does, all that its reader knows (reading it then
+    says what would do). Raises UsageError for an unknown name."""
+    known = reader(name)
+    place = folders.find(name, root or fer2013.data_root(), known.layouts)
+    return known.splits if place is None or place[1].splits is None else tuple(place[1].splits(place[0]))

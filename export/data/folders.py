@@ -192,15 +192,15 @@ PARTS = ("all", "train", "val", "test")
 
 def part(root: Path, split: str, fits: Callable[[Path], bool]) -> Path:
     """The folder of ``split``; raises InputError naming those that are there."""
-    have = {name: folder for name in PARTS if fits(folder := root if name == "all" else root / name)}
+    have = parts_there(root, fits)
     if split not in have:
         raise InputError(f"{root}: no split {split!r} in this folder; it has {', '.join(have)}")
     return have[split]
 
 
-def in_parts(fits: Callable[[Path], bool]) -> Callable[[Path], bool]:
-    """Whether a folder fits, or one of its train/, val/, test/ does."""
-    return lambda root: any(fits(root if name == "all" else root / name) for name in PARTS)
+def parts_there(root: Path, fits: Callable[[Path], bool]) -> dict[str, Path]:
+    """Those of :data:`PARTS` that lie in ``root``, with their folders."""
+    return {name: folder for name in PARTS if fits(folder := root if name == "all" else root / name)}
 
 
 @dataclass(frozen=True)
@@ -212,14 +212,28 @@ class Layout:
     fits: Callable[[Path], bool]
     read: Callable[[Path, str, int], Faces]
     """(folder, split, side) -> faces"""
+    splits: Callable[[Path], Iterable[str]] | None = None
+    """which of the reader's splits lie in a folder that fits; None: all"""
 
 
-def read_any(name: str, root: Path, layouts: tuple[Layout, ...], split: str, side: int) -> Faces:
-    """The first layout that fits ``root`` or ``root/name``. Raises InputError naming every layout when none does."""
+def in_parts(what: str, fits: Callable[[Path], bool], read: Callable[[Path, str, int], Faces]) -> Layout:
+    """A layout in which a set lies whole or as folders train/, val/, test/."""
+    return Layout(what, lambda root: bool(parts_there(root, fits)), read, lambda root: parts_there(root, fits))
+
+
+def find(name: str, root: Path, layouts: tuple[Layout, ...]) -> tuple[Path, Layout] | None:
+    """The first layout that fits ``root`` or ``root/name``, and which of the two."""
     for folder in (root, root / name):
         for layout in layouts:
             if folder.is_dir() and layout.fits(folder):
-                return layout.read(folder, split, side)
+                return folder, layout
+    return None
+
+
+def read_any(name: str, root: Path, layouts: tuple[Layout, ...], split: str, side: int) -> Faces:
+    """By the layout that is found. Raises InputError naming every layout when none is."""
+    if place := find(name, root, layouts):
+        return place[1].read(place[0], split, side)
     forms = "; or ".join(layout.what for layout in layouts)
     raise InputError(f"{root}: no {name} found here or in {name}/; what would do: {forms}")
 
@@ -242,4 +256,4 @@ def load(root: Path, split: str = "all", side: int = SIDE) -> Faces:
     return read_any("folders", root, LAYOUTS, split, side)
 
 
-LAYOUTS = (Layout("CLASS/*.jpg or train|val|test/CLASS/*.jpg", in_parts(has_class_folders), read_classes),)
+LAYOUTS = (in_parts("CLASS/*.jpg or train|val|test/CLASS/*.jpg", has_class_folders, read_classes),)

@@ -19,7 +19,6 @@ from export.data.faces import U8, Faces
 from export.data.folders import (
     SIDE,
     Gathered,
-    Layout,
     class_name,
     files_below,
     has_class_folders,
@@ -173,6 +172,6 @@ def fits(root: Path) -> bool:
 
 
 LAYOUTS = (
-    Layout("visible/CLASS/x.jpg with infrared/CLASS/x.jpg (and msx/CLASS/x.jpg)", in_parts(fits), read),
-    Layout("CLASS/visible/x.jpg with CLASS/infrared/x.jpg (and CLASS/msx/x.jpg)", in_parts(fits), read),
+    in_parts("visible/CLASS/x.jpg with infrared/CLASS/x.jpg (and msx/CLASS/x.jpg)", fits, read),
+    in_parts("CLASS/visible/x.jpg with CLASS/infrared/x.jpg (and CLASS/msx/x.jpg)", fits, read),
 )

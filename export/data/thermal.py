@@ -56,5 +56,5 @@ def read_folders(root: Path, split: str, side: int) -> Faces:
 
 LAYOUTS = (
     Layout(f"{FILE} (the data pack)", lambda p: (p / FILE).is_file(), read_archive),
-    Layout("CLASS/*.jpg or train|val|test/CLASS/*.jpg", in_parts(has_class_folders), read_folders),
+    in_parts("CLASS/*.jpg or train|val|test/CLASS/*.jpg", has_class_folders, read_folders),
 )

@@ -174,13 +174,6 @@ def test_a_discriminant_space_is_not_inherited() -> None:
     assert not network.middle.any()
 
 
-def test_another_set_keeps_its_people_apart() -> None:
-    assert protocol.other("ckplus").folds == "person"
-    assert protocol.other("thermal").folds == "group"
-    assert protocol.other("viri").folds == "share"
-    assert protocol.other("rafdb").watch == ""
-
-
 def test_a_network_of_other_rows_is_not_scored(recipes: Path, data_root: Path, silent: Any) -> None:
     train.train(_job(recipes, "one"), silent)
     _ckplus(data_root)

@@ -1,0 +1,67 @@
+"""Who is trained on, watched and tested where a recipe is trained on another set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from face_files import grey, picture
+
+from export import protocol, recipe
+from export.errors import InputError
+
+
+def _plan(name: str) -> recipe.Recipe:
+    return recipe.Recipe(name="any", crop=16, model={"name": "single"}, data=protocol.other(name))
+
+
+def _paired(root: Path, classes: tuple[str, ...], first: int, who: str = "") -> None:
+    """Two pairs of each class, the grey of the visible lens counted from ``first`` in tens."""
+    for k, label in enumerate(c for c in classes for _ in range(2)):
+        for lens, more in (("visible", 0), ("infrared", 5)):
+            picture(root / lens / label / who / f"{k}.png", first + 10 * k + more, (16, 16))
+
+
+def test_another_set_keeps_its_people_apart(data_root: Path) -> None:
+    assert protocol.other("ckplus").folds == "person"
+    assert protocol.other("thermal").folds == "group"
+    assert protocol.other("viri").folds == "share"
+    assert (protocol.other("rafdb").watch, protocol.other("rafdb").test) == ("", "test")
+    assert protocol.other("fer2013") == recipe.Data()
+
+
+@pytest.mark.parametrize("val", [True, False])
+def test_a_sets_own_splits_are_used(data_root: Path, val: bool) -> None:
+    """Each part numbers the classes that it has; the tests' numbers must be those trained on."""
+    viri = data_root / "viri"
+    _paired(viri / "train", ("angry", "happy", "sad"), 40)
+    _paired(viri / "test", ("happy", "sad"), 140)
+    if val:
+        _paired(viri / "val", ("sad",), 100)
+    (part,) = protocol.parts(_plan("viri"), temporal=False)
+    assert part.train.classes == part.test.classes == ("anger", "happiness", "sadness")
+    assert (part.train.labels.tolist(), part.test.labels.tolist()) == ([0, 0, 1, 1, 2, 2], [1, 1, 2, 2])
+    assert grey(part.test.images) == [140, 150, 160, 170]
+    assert part.watch is None or (part.watch.labels.tolist(), part.watch.classes) == ([2, 2], part.train.classes)
+    assert (part.watch is not None) is val
+
+
+def test_a_thermal_set_of_train_and_test_folders_is_not_held_out_by_group(data_root: Path) -> None:
+    for split in ("train", "test"):
+        for k in range(2):
+            picture(data_root / "thermal" / split / "happy" / f"{k}.png", 90 + 10 * k, (16, 16))
+    (part,) = protocol.parts(_plan("thermal"), temporal=False)
+    assert (len(part.train), len(part.test), part.watch) == (2, 2, None)
+
+
+def test_a_class_that_is_only_tested_is_named(data_root: Path) -> None:
+    _paired(data_root / "viri" / "train", ("angry", "happy"), 40)
+    _paired(data_root / "viri" / "test", ("angry", "sad"), 100)
+    with pytest.raises(InputError, match="viri: no picture of sadness to train on"):
+        list(protocol.parts(_plan("viri"), temporal=False))
+
+
+def test_a_set_without_a_test_folder_says_what_it_has(data_root: Path) -> None:
+    _paired(data_root / "viri" / "train", ("angry", "happy"), 40)
+    with pytest.raises(InputError, match="no split 'test' in this folder; it has train"):
+        list(protocol.parts(_plan("viri"), temporal=False))
