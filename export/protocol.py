@@ -17,6 +17,8 @@ from export.recipe import Data, Recipe
 
 BY_PERSON: dict[str, Literal["person", "group"]] = {"ckplus": "person", "jaffe": "person", "thermal": "group"}
 """sets whose pictures of one person are neighbours: a random split of them is worthless"""
+OFFICIAL = ("fer2013", "rafdb")
+"""sets that come with a split of their makers"""
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,10 @@ def line(recipe: Recipe, train: int, test: int) -> str:
         split = "one group held out at a time (lone pictures stay in training), pooled, no selection"
     elif d.folds == "share":
         split = "70/15/15 at random per class, people not kept apart (the papers')"
-    elif d.name == "fer2013":
+    elif d == Data():
         split = "official split, training rows without twins of the tests, selection and temperature on PublicTest"
     else:
-        split = f"splits {d.train}/{d.watch}/{d.test}"
+        whose = "official split" if d.name in OFFICIAL else "the set's own split"
+        chosen = f"selection and temperature on {d.watch}" if d.watch else "no selection"
+        split = f"{whose}, {d.train} / {d.test}, {chosen}"
     return f"{split}; {train} trained on, {test} tested on, one pass, no test-time augmentation"

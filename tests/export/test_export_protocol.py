@@ -65,3 +65,17 @@ def test_a_set_without_a_test_folder_says_what_it_has(data_root: Path) -> None:
     _paired(data_root / "viri" / "train", ("angry", "happy"), 40)
     with pytest.raises(InputError, match="no split 'test' in this folder; it has train"):
         list(protocol.parts(_plan("viri"), temporal=False))
+
+
+@pytest.mark.parametrize(
+    ("name", "watch", "said"),
+    [
+        ("rafdb", "", "official split, train / test, no selection"),
+        ("viri", "val", "the set's own split, train / test, selection and temperature on val"),
+        ("fer2013", "", "official split, train / test, no selection"),
+    ],
+)
+def test_the_line_says_whose_split_it_is(name: str, watch: str, said: str) -> None:
+    own = recipe.Data(name=name, watch=watch, test="test")
+    plan = recipe.Recipe(name="any", model={"name": "single"}, data=own)
+    assert protocol.line(plan, 8, 4) == f"{said}; 8 trained on, 4 tested on, one pass, no test-time augmentation"
