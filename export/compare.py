@@ -38,7 +38,9 @@ def missing(recipes: Path, into: Path, reduced: bool, minutes: float | None, say
 
 def fusion(job: Job, into: Path, say: Say) -> Path:
     """Figures of merit of a trained scene generator beside the classical methods, on the pairs held out."""
-    held_out = pixelfusion.split_pairs(pixelfusion.read_pairs(data.fer2013.data_root()))[1]
+    pairs, unused = pixelfusion.read_pairs(data.fer2013.data_root())
+    train.tell_unused(unused, job.out / train.UNUSED, say)
+    held_out = pixelfusion.split_pairs(pairs)[1]
     table = pixelfusion.compare_fusion(job.out / adversarial.FILE, held_out, say)
     command = f"python -m export score export/recipes/{job.file.name}"
     path = into / "pixel-fusion.json"

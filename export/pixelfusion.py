@@ -33,9 +33,13 @@ class Pair(NamedTuple):
     infrared: U8
 
 
-def read_pairs(root: Path) -> list[Pair]:
-    """All usable pairs of a folder, or of its ``ir_visible_pairs``. Raises InputError when there is none."""
-    return [Pair(*row) for row in FusionPairs(root)]
+def read_pairs(root: Path) -> tuple[list[Pair], tuple[str, ...]]:
+    """All usable pairs of a folder, or of its ``ir_visible_pairs``, and a line per file that is not used and why.
+
+    Raises InputError when there is no pair.
+    """
+    found = FusionPairs(root)
+    return [Pair(*row) for row in found], found.rejected
 
 
 def split_pairs(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:

@@ -34,6 +34,11 @@ class Part:
     test: Faces
     clean: npt.NDArray[np.bool_] | None = None
 
+    @property
+    def unused(self) -> list[str]:
+        """One line per file of the set that is not used, in whichever of its splits."""
+        return [line for faces in (self.train, self.watch, self.test) if faces is not None for line in faces.rejected]
+
 
 def parts(recipe: Recipe, temporal: bool) -> Iterator[Part]:
     """One for an official split or shares, one per fold otherwise.

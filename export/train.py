@@ -9,6 +9,7 @@ import contextlib
 import json
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -106,24 +107,29 @@ def _check_targets(recipe: Recipe, file: Path) -> None:
         raise RecipeError(f"{file}: 'distil': the loss of {recipe.model.name} needs whole labels; take it out")
 
 
-def _tell_unused(lines: tuple[str, ...], file: Path, say: Say) -> None:
+def tell_unused(lines: Iterable[str], file: Path, say: Say) -> None:
     """No file of a set is dropped in silence: the first few are said, all are listed beside the checkpoints."""
+    lines = list(dict.fromkeys(lines))
     if not lines:
         return
     for line in lines[:3]:
         say(f"not used: {line}")
+    file.parent.mkdir(parents=True, exist_ok=True)
     checkpoint.write_text(file, "\n".join(lines) + "\n")
     say(f"{len(lines)} files not used, listed in {file}")
 
 
 def _train_on_scenes(job: Job, recipe: Recipe, say: Say) -> Path:
     """The adversarial training has no labels: patches of the scenes that are not held out."""
-    train_pairs, _ = pixelfusion.split_pairs(pixelfusion.read_pairs(data.fer2013.data_root()))
+    pairs, unused = pixelfusion.read_pairs(data.fer2013.data_root())
+    tell_unused(unused, job.out / UNUSED, say)
+    train_pairs, _ = pixelfusion.split_pairs(pairs)
     return _train_generator(job.out, recipe, patches.ScenePatches(train_pairs, vary=True), "", say)
 
 
 def _train_on_faces(job: Job, recipe: Recipe, part: protocol.Part, say: Say) -> Path:
     """Patches of the faces that the classifier behind it is trained on, too: never of those it is tested on."""
+    tell_unused(part.unused, job.out / part.name / UNUSED, say)
     source = patches.FacePatches(part.train.images)
     return _train_generator(job.out / part.name, recipe, source, part.train.fingerprint, say)
 
@@ -152,7 +158,7 @@ def _train_part(job: Job, recipe: Recipe, part: protocol.Part, say: Say) -> Path
     torch.manual_seed(recipe.seed)
     seen = f"{len(part.train)} training faces, {trainer.device()} {trainer.precision()}"
     say(f"{recipe.name} {part.name}: {seen}")
-    _tell_unused(part.train.rejected, job.out / UNUSED, say)
+    tell_unused(part.unused, job.out / UNUSED, say)
     network = built(job, recipe, len(part.train.classes), part.name, say)
     faces = part.train
     if recipe.distil:

@@ -101,7 +101,8 @@ def read_face(path: Path, side: int, exact: int | None = None) -> U8 | str:
 
 @dataclass
 class Gathered:
-    """Faces as they are read, file by file; :meth:`faces` closes the list. Paths in ``rejected`` are below ``root``."""
+    """Faces as they are read, file by file; :meth:`faces` closes the list. Paths in ``rejected`` are below
+    ``whole``, the folder of all splits, where ``root`` is that of one."""
 
     root: Path
     side: int = SIDE
@@ -110,9 +111,11 @@ class Gathered:
     labels: list[int] = field(default_factory=list)
     person: list[str] = field(default_factory=list)
     rejected: list[str] = field(default_factory=list)
+    whole: Path | None = None
 
     def reject(self, path: Path, why: str) -> None:
-        name = path.relative_to(self.root) if path.is_relative_to(self.root) else path
+        above = self.whole or self.root
+        name = path.relative_to(above) if path.is_relative_to(above) else path
         self.rejected.append(f"{name.as_posix()}: {why}")
 
     def read(self, path: Path) -> U8 | None:
@@ -171,8 +174,8 @@ def present_classes(names: Iterable[str]) -> tuple[str, ...]:
 
 def read_classes(root: Path, split: str = "all", side: int = SIDE) -> Faces:
     """CLASS/*.png below ``root`` (or its part): the classes that have a folder, in :data:`ORDER`. Raises InputError."""
-    root = part(root, split, has_class_folders)
-    found = Gathered(root, side)
+    whole, root = root, part(root, split, has_class_folders)
+    found = Gathered(root, side, whole=whole)
     folders = class_folders(root, found)
     classes = present_classes(name for _, name in folders)
     for folder, name in folders:

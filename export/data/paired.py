@@ -100,14 +100,14 @@ def load_viri(root: Path, split: str = "all", side: int = SIDE) -> Faces:
 
 def read(root: Path, split: str, side: int) -> Faces:
     """Every pair; with an msx folder, every triple. Raises InputError."""
-    root = part(root, split, fits)
-    found = PairsFound(root, side)
+    whole, root = root, part(root, split, fits)
+    found = PairsFound(root, side, whole=whole)
     held = list(places(root, found))
     lenses = [lens for lens in LENSES if any(place.lens == lens for place in held)]
     classes = present_classes(place.label for place in held)
     for label in classes:
         files = {lens: _by_name([p for p in held if (p.label, p.lens) == (label, lens)], found) for lens in lenses}
-        where = {lens: _where(held, label, lens, root) for lens in lenses}
+        where = {lens: _where(held, label, lens, whole) for lens in lenses}
         for key in sorted(set().union(*files.values())):
             have = {lens: files[lens][key] for lens in lenses if key in files[lens]}
             if lacks := [f"{where[lens]}/{key[1]}.*" for lens in lenses if lens not in have]:
@@ -118,9 +118,9 @@ def read(root: Path, split: str, side: int) -> Faces:
     return found.done(classes)
 
 
-def _where(held: list[Place], label: str, lens: str, root: Path) -> str:
+def _where(held: list[Place], label: str, lens: str, whole: Path) -> str:
     """The folder in which a missing file is missed."""
-    named = [place.folder.relative_to(root).as_posix() for place in held if (place.label, place.lens) == (label, lens)]
+    named = [place.folder.relative_to(whole).as_posix() for place in held if (place.label, place.lens) == (label, lens)]
     return named[0] if named else f"{lens} of {label}"
 
 

@@ -138,12 +138,21 @@ def test_guided_filter_keeps_the_edge_that_its_guide_has() -> None:
 
 
 def test_pairs_are_read_and_the_last_of_the_drive_held_out(tmp_path: Path) -> None:
-    for name in ("TNO_01", *(f"RoadScene_{k:02}" for k in range(17))):
+    for name in ("TNO_01", *(f"RoadScene_{k:02}" for k in range(19))):
         for lens in ("vi", "ir"):
             cv2.imwrite(str(tmp_path / f"{name}_{lens}.png"), _scene(len(name)))
-    train, held_out = pixelfusion.split_pairs(pixelfusion.read_pairs(tmp_path))
+    (tmp_path / "RoadScene_09_ir.png").rename(tmp_path / "RoadScene_90_ir.png")
+    (tmp_path / "RoadScene_10_vi.png").write_bytes(b"no")
+    pairs, unused = pixelfusion.read_pairs(tmp_path)
+    assert unused == (
+        "RoadScene_09_vi.png: unpaired, lacks RoadScene_09_ir.*",
+        "RoadScene_10_ir.png: unpaired, RoadScene_10_vi.png is not usable",
+        "RoadScene_10_vi.png: unreadable (damaged or cut short)",
+        "RoadScene_90_ir.png: unpaired, lacks RoadScene_90_vi.*",
+    )
+    train, held_out = pixelfusion.split_pairs(pairs)
     assert [p.name for p in train] == ["RoadScene_00", "RoadScene_01"]
-    assert [p.name for p in held_out] == [*(f"RoadScene_{k:02}" for k in range(2, 17)), "TNO_01"]
+    assert [p.name for p in held_out] == [*(f"RoadScene_{k:02}" for k in range(2, 19) if k not in (9, 10)), "TNO_01"]
     assert train[0].visible.shape == train[0].infrared.shape == (48, 64)
 
 

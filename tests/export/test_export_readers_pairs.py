@@ -56,7 +56,7 @@ def test_a_folder_per_person_keeps_people_apart(tmp_path: Path) -> None:
     assert faces.person is not None
     assert faces.infrared is not None
     assert (faces.person.tolist(), grey(faces.infrared)) == (["anna", "bert"], [140, 180])
-    assert faces.rejected == ("labels.txt: lies beside the folders",)
+    assert faces.rejected == ("val/labels.txt: lies beside the folders",)
 
 
 def test_a_class_of_one_lens_only_is_all_unpaired(tmp_path: Path) -> None:
