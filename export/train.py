@@ -5,25 +5,21 @@ Recipes that the network starts from (the single modalities of a 3-step training
 
 from __future__ import annotations
 
-import contextlib
-import json
-import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from export import adversarial, checkpoint, data, distil, models, patches, pixelfusion, protocol, trainer
+from export import adversarial, budget, checkpoint, data, distil, models, patches, pixelfusion, protocol, trainer
 from export import recipe as recipes
 from export.data.faces import Faces
 from export.errors import InputError, RecipeError, UsageError
 from export.models.network import Network, Temporal
 from export.models.resnet import start_from_file
-from export.recipe import Recipe, Step
+from export.recipe import Recipe
 from export.trainer import Say, Trainer
 
 NETWORK = "network.pt"
@@ -35,9 +31,6 @@ GENERATOR = "wgan"
 SCENES = "pairs"
 """name of the fusion pairs where a recipe names its data"""
 UNUSED = "not-used.txt"
-PLAN = "plan.json"
-TIMED = 6
-"""batches that a budget is worked out from, after as many to warm up"""
 
 
 @dataclass(frozen=True)
@@ -199,7 +192,8 @@ def built(job: Job, recipe: Recipe, classes: int, fold: str, say: Say) -> Networ
 
 def fit(job: Job, recipe: Recipe, network: Network, faces: Faces, check: Faces | None, say: Say) -> Path:
     """All steps of ``recipe`` on ``faces``; then what the network settles in closed form (weights of a late fusion)."""
-    steps = planned(job, recipe, network, faces, say)
+    minutes = budget.allowed(job.minutes, recipe)
+    steps = budget.planned(minutes, recipe, network, faces, job.out, say)
     spent: dict[str, float] = {"cpu": 0.0, "wall": 0.0, "rows": 0, "epochs": 0}
     for step in steps:
         one = Trainer(step, recipe, network, job.out)
@@ -211,7 +205,7 @@ def fit(job: Job, recipe: Recipe, network: Network, faces: Faces, check: Faces |
     complete(network, recipe, faces, check, say)
     spent["cpu"] += time.process_time() - started
     path = job.out / NETWORK
-    whole = {**spent, "budget": budget(job, recipe), **_where()}
+    whole = {**spent, "budget": minutes, **_where()}
     checkpoint.write(path, checkpoint.finished(network, recipe, faces.classes, faces.fingerprint, whole))
     return path
 
@@ -231,66 +225,3 @@ def complete(network: Network, recipe: Recipe, faces: Faces, check: Faces | None
     assert shown is not None
     said = settle(trainer.batches(shown, recipe.crop, network.uses, recipe.seed))
     say(f"{recipe.name}: {said}")
-
-
-def budget(job: Job, recipe: Recipe) -> float | None:
-    """Minutes of processor time: half for a network made of trained parts; folds keep the recipe's own epochs."""
-    if job.minutes is None or recipe.data.folds in ("person", "group"):
-        return None
-    return job.minutes / 2 if recipe.start else job.minutes
-
-
-def planned(job: Job, recipe: Recipe, network: Network, faces: Faces, say: Say) -> list[Step]:
-    """The steps with the epochs that the budget pays for; measured once, then kept beside the checkpoints.
-
-    Raises UsageError where the budget does not pay for one epoch of each size.
-    """
-    steps, minutes = recipe.training.steps, budget(job, recipe)
-    if minutes is None or not steps:
-        return steps
-    file = job.out / PLAN
-    with contextlib.suppress(FileNotFoundError, ValueError, KeyError):  # a torn plan is made anew
-        plan = json.loads(file.read_text(encoding="utf-8"))
-        if plan["minutes"] == minutes:
-            return [Step.model_validate(s) for s in plan["steps"]]
-    say(f"{recipe.name}: timing {TIMED} batches of every size")
-    cost = {(s.name, side): _epoch_cost(s, side, recipe, network, faces, job.out) for s in steps for side, _ in s.sizes}
-    steps = within(steps, cost, 60 * minutes)
-    for s in steps:
-        say(f"{s.name}: " + ", ".join(f"{n} epochs at {side} px" for side, n in s.sizes))
-    whole = {"minutes": minutes, "steps": [s.model_dump() for s in steps]}
-    checkpoint.write_text(file, json.dumps(whole, indent=1) + "\n")
-    return steps
-
-
-def within(steps: list[Step], cost: dict[tuple[str, int], float], seconds: float) -> list[Step]:
-    """``steps`` with their epochs scaled so that they cost ``seconds``; no size falls below one epoch."""
-    each = {(s.name, k): cost[s.name, side] for s in steps for k, (side, _) in enumerate(s.sizes)}
-    asked = {(s.name, k): n for s in steps for k, (_, n) in enumerate(s.sizes)}
-    if sum(each.values()) > 1.5 * seconds:
-        least = sum(each.values()) / 60
-        raise UsageError(f"--cpu-minutes {seconds / 60:g}: one epoch of each size takes {least:.1f} minutes here")
-    factor = seconds / sum(each[key] * n for key, n in asked.items())
-    epochs = {key: max(1, math.floor(n * factor + 0.5)) for key, n in asked.items()}
-    while sum(each[key] * n for key, n in epochs.items()) > 1.1 * seconds and max(epochs.values()) > 1:
-        epochs[max((key for key, n in epochs.items() if n > 1), key=each.__getitem__)] -= 1
-    new = [[(side, epochs[s.name, k]) for k, (side, _) in enumerate(s.sizes)] for s in steps]
-    return [s.model_copy(update={"sizes": sizes}) for s, sizes in zip(steps, new, strict=True)]
-
-
-def _epoch_cost(step: Step, side: int, recipe: Recipe, network: Network, faces: Faces, out: Path) -> float:
-    """Processor seconds of one epoch at ``side`` pixels, loader included; the weights are put back."""
-    before = {k: v.clone() for k, v in network.state_dict().items()}
-    one = Trainer(step.model_copy(update={"sizes": [(side, 1)]}), recipe, network, out)
-    one.network.train()
-    batch = min(recipe.training.batch, len(faces))
-    rows = faces if faces.sequence is not None else faces.take(np.arange(min(len(faces), 2 * TIMED * batch)))
-    loader = one.loader(rows)
-    started, cpu = 0, 0.0
-    for k, examples in enumerate(loader):
-        if k == len(loader) // 2:
-            started, cpu = k, trainer.cpu_seconds()
-        one.learn(examples)
-    seconds = trainer.cpu_seconds() - cpu
-    network.load_state_dict(before)
-    return seconds / max(1, len(loader) - started) * max(1, len(faces) // batch)

@@ -14,7 +14,7 @@ for needed in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(needed, reason="needs the export and cpu extras")
 
 from export import __main__ as command  # noqa: E402
-from export import checkpoint, compare, models, protocol, recipe, score, train  # noqa: E402
+from export import budget, checkpoint, compare, models, protocol, recipe, score, train  # noqa: E402
 from export.data import augment, fer2013  # noqa: E402
 from export.errors import InputError, RecipeError, UsageError  # noqa: E402
 from export.models import naseem  # noqa: E402
@@ -193,7 +193,7 @@ def test_a_network_of_other_rows_is_not_scored(recipes: Path, data_root: Path, s
 def test_a_budget_scales_the_epochs_and_is_kept(recipes: Path, silent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Timed once: whoever goes on does so with the plan that was begun."""
     costs = iter([2.0])
-    monkeypatch.setattr(train, "_epoch_cost", lambda *_: next(costs))
+    monkeypatch.setattr(budget, "_epoch_cost", lambda *_: next(costs))
     job = _job(recipes, "one", minutes=0.1)
     train.train(job, silent)
     (job.out / train.NETWORK).unlink()
@@ -211,28 +211,28 @@ def test_the_cost_of_an_epoch_leaves_the_weights_alone(recipes: Path, data_root:
     faces = fer2013.load("train")
     job.out.mkdir(parents=True)
     (step,) = job.recipe.training.steps
-    assert train._epoch_cost(step, 16, job.recipe, network, faces, job.out) > 0
+    assert budget._epoch_cost(step, 16, job.recipe, network, faces, job.out) > 0
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
     assert not list(job.out.iterdir())
 
 
 def test_what_is_made_of_trained_parts_has_half_the_budget_and_folds_none(recipes: Path) -> None:
-    one, early = _job(recipes, "one", minutes=4.0), _job(recipes, "early", minutes=4.0)
-    assert (train.budget(one, one.recipe), train.budget(early, early.recipe)) == (4.0, 2.0)
-    folds = one.recipe.model_copy(update={"data": recipe.Data(name="ckplus", train="all", folds="person")})
-    assert train.budget(one, folds) is None
+    one, early = _job(recipes, "one").recipe, _job(recipes, "early").recipe
+    assert (budget.allowed(4.0, one), budget.allowed(4.0, early)) == (4.0, 2.0)
+    folds = one.model_copy(update={"data": recipe.Data(name="ckplus", train="all", folds="person")})
+    assert budget.allowed(4.0, folds) is None
 
 
 def test_within_a_budget_no_size_is_left_out() -> None:
     steps = [recipe.Step(sizes=[(32, 4), (48, 1)], lr=0.1)]
     cost = {("joined", 32): 10.0, ("joined", 48): 20.0}
-    assert train.within(steps, cost, 120)[0].sizes == [(32, 8), (48, 2)]
-    assert train.within(steps, cost, 30)[0].sizes == [(32, 1), (48, 1)]
+    assert budget.within(steps, cost, 120)[0].sizes == [(32, 8), (48, 2)]
+    assert budget.within(steps, cost, 30)[0].sizes == [(32, 1), (48, 1)]
     for seconds in (30, 45, 100, 1000):
-        planned = train.within(steps, cost, seconds)[0].sizes
+        planned = budget.within(steps, cost, seconds)[0].sizes
         assert sum(cost["joined", side] * n for side, n in planned) <= 1.1 * seconds
     with pytest.raises(UsageError, match=r"--cpu-minutes 0\.05: one epoch of each size takes 0\.5 minutes here"):
-        train.within(steps, cost, 3)
+        budget.within(steps, cost, 3)
 
 
 def test_a_start_that_does_not_fit_is_named(recipes: Path, silent: Any) -> None:
