@@ -22,7 +22,7 @@ from export import checkpoint, curve, losses
 from export.errors import InputError
 from export.models.pixel import Discriminator, Generator, GeneratorOptions, WganNetwork, scaled
 from export.patches import PatchSource
-from export.trainer import device, precision
+from export.trainer import cpu_seconds, device, precision
 
 U8 = npt.NDArray[np.uint8]
 FILE = "generator.pt"
@@ -116,6 +116,7 @@ class _Game:
     def __init__(self, options: WganOptions, out: Path, seed: int) -> None:
         torch.manual_seed(seed)
         self.options, self.out, self.seed, self.epoch = options, out, seed, 0
+        self.spent = {"cpu": 0.0, "wall": 0.0}
         self.where = device()
         net = WganNetwork(options.generator, options.side, options.width).to(self.where)
         self.generator: Generator = net.generator
@@ -129,6 +130,15 @@ class _Game:
     @property
     def path(self) -> Path:
         return self.out / FILE
+
+    def timed_epoch(self, source: PatchSource) -> dict[str, float]:
+        """One epoch, whose cost is added to ``spent`` (empty where that of the epochs before is not known)."""
+        cpu, wall = cpu_seconds(), time.monotonic()
+        row = {k: round(v, 5) for k, v in self.run_epoch(source).items()}
+        seconds = time.monotonic() - wall
+        more = {"cpu": cpu_seconds() - cpu, "wall": seconds}
+        self.spent = {key: value + more[key] for key, value in self.spent.items()}
+        return {"epoch": self.epoch, **row, "seconds": round(seconds, 1)}
 
     def run_epoch(self, source: PatchSource) -> dict[str, float]:
         """One epoch; every draw is a function of (seed, epoch), so a resumed training repeats an unbroken one."""
@@ -176,7 +186,12 @@ class _Game:
     def save(self) -> None:
         state: dict[str, Any] = {name: player.state_dict() for name, player in self.players.items()}
         state |= {f"{name}_optimiser": optimiser.state_dict() for name, optimiser in self.optimisers.items()}
-        state |= {"epoch": self.epoch, "seed": self.seed, "options": self.options.model_dump(mode="json")}
+        state |= {
+            "epoch": self.epoch,
+            "spent": self.spent,
+            "seed": self.seed,
+            "options": self.options.model_dump(mode="json"),
+        }
         checkpoint.write(self.path, state)
 
     def resume(self, say: Callable[[str], None]) -> None:
@@ -189,25 +204,24 @@ class _Game:
         for name, player in self.players.items():
             player.load_state_dict(state[name])
             self.optimisers[name].load_state_dict(state[f"{name}_optimiser"])
-        self.epoch = int(state["epoch"])
-        say(f"goes on after epoch {self.epoch} ({self.path})")
+        self.epoch, self.spent = int(state["epoch"]), dict(state.get("spent", {}))
+        lost = "" if self.spent else "; begun by an older version, which did not note what these epochs cost"
+        say(f"goes on after epoch {self.epoch} ({self.path}){lost}")
 
 
 def train_generator(options: WganOptions, pairs: PatchSource, out: Path, seed: int, say: Callable[[str], None]) -> Path:
     """Train in ``out``, or go on there; returns the checkpoint, whose ``generator`` is the state dict of the result.
 
-    After every epoch the checkpoint (both players, both optimisers, epoch, options) is replaced whole and a row
-    {epoch, critic, adversarial, content, seconds} is added to ``training.jsonl``. Raises InputError when ``out`` holds
-    a training with other options.
+    After every epoch the checkpoint (both players, both optimisers, epoch, options, what all epochs cost) is replaced
+    whole and a row {epoch, critic, adversarial, content, seconds} is added to ``training.jsonl``. Raises InputError
+    when ``out`` holds a training with other options.
     """
     out.mkdir(parents=True, exist_ok=True)
     game = _Game(options, out, seed)
     game.resume(say)
     curve.keep(out, lambda row: row["epoch"] <= game.epoch)
     while game.epoch < options.epochs:
-        started = time.monotonic()
-        row = {k: round(v, 5) for k, v in game.run_epoch(pairs).items()}
-        row = {"epoch": game.epoch, **row, "seconds": round(time.monotonic() - started, 1)}
+        row = game.timed_epoch(pairs)
         curve.add(out, row)
         game.save()
         say(", ".join(f"{k} {v}" for k, v in row.items()))
@@ -220,6 +234,11 @@ def load_generator(path: Path) -> Generator:
     generator = Generator(state["options"].generator)
     generator.load_state_dict(state["generator"])
     return generator.eval()
+
+
+def spent(path: Path) -> dict[str, float]:
+    """``cpu`` and ``wall`` seconds of all sessions; {} of a training begun by an older version. Raises InputError."""
+    return dict(_read(path, "cpu").get("spent", {}))
 
 
 def _read(path: Path, where: torch.device | str) -> dict[str, Any]:

@@ -172,6 +172,11 @@ def trained_on(path: Path) -> str:
     return str(_read(path)["data"])
 
 
+def spent(path: Path) -> dict[str, Any]:
+    """What a finished network cost (:class:`Trained`). Raises InputError when there is none."""
+    return dict(_read(path)["spent"])
+
+
 def load(path: Path, recipe: Recipe) -> Trained:
     """Raises InputError when the file is missing, broken, or belongs to another network than the recipe's."""
     state = _read(path)

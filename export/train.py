@@ -67,11 +67,47 @@ def train(job: Job, say: Say) -> list[Path]:
         if not _finished(job.beside(name)):
             say(f"{recipe.name} starts from {name}")
             train(job.beside(name), say)
+    made = _trained(job, recipe, say)
+    _tell_cost(job, say)
+    return made
+
+
+def _trained(job: Job, recipe: Recipe, say: Say) -> list[Path]:
     if recipe.model.name != GENERATOR:
         return [_train_part(job, recipe, part, say) for part in protocol.parts(recipe, temporal(recipe))]
     if recipe.data.name == SCENES:
         return [_train_on_scenes(job, recipe, say)]
     return [_train_on_faces(job, recipe, part, say) for part in protocol.parts(recipe, False)]
+
+
+def _tell_cost(job: Job, say: Say) -> None:
+    own, whole = own_cpu(job), total_cpu(job)
+    if own is not None and whole is not None:
+        say(f"{job.recipe.name}: {own:.1f} CPU min, {whole:.1f} with all it starts from")
+
+
+def own_cpu(job: Job) -> float | None:
+    """CPU minutes of all networks of a finished recipe; None where one is not there or does not say."""
+    folds = job.recipe.data.folds in ("person", "group")
+    files = sorted(job.out.glob(f"fold-*/{NETWORK}")) if folds else [job.out / NETWORK]
+    spent = [checkpoint.spent(file) for file in files if file.is_file()]
+    return sum(one["cpu"] for one in spent) / 60 if spent and all("cpu" in one for one in spent) else None
+
+
+def total_cpu(job: Job) -> float | None:
+    """CPU minutes of a finished recipe and of all the recipes that it needed, generators among them, each once; None
+    where one is unknown, as of weights in a file."""
+    total, done, queue = 0.0, set[str](), [job]
+    while queue:
+        one = queue.pop()
+        if one.file.stem in done:
+            continue
+        recipe, own = one.recipe, own_cpu(one)
+        if own is None or any(name.endswith(FOREIGN) for name in recipe.start.values()):
+            return None
+        total, done = total + own, done | {one.file.stem}
+        queue += [one.beside(name) for name in parents(recipe)]
+    return total
 
 
 def parents(recipe: Recipe) -> list[str]:
@@ -133,9 +169,8 @@ def _train_generator(out: Path, recipe: Recipe, source: patches.PatchSource, see
     if path.is_file():
         say(f"{recipe.name}: trained already ({path})")
         return path
-    cpu, wall = trainer.cpu_seconds(), time.monotonic()
     file = adversarial.train_generator(options, source, out, recipe.seed, say)
-    spent = {"cpu": trainer.cpu_seconds() - cpu, "wall": time.monotonic() - wall, "rows": 0, "epochs": options.epochs}
+    spent = {**adversarial.spent(file), "rows": 0, "epochs": options.epochs}
     generator = adversarial.load_generator(file)
     checkpoint.write(path, checkpoint.finished(generator, recipe, (), seen, {**spent, "budget": None, **_where()}))
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -305,6 +306,20 @@ def test_stopped_and_resumed_equals_straight(tmp_path: Path, silent: Any) -> Non
     assert set(rows[0]) == {"epoch", "critic", "adversarial", "content", "seconds"}
 
 
+def test_a_generator_costs_what_all_its_sessions_cost(
+    tmp_path: Path, silent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten processor seconds an epoch; it is stopped after the first."""
+    clock = itertools.count(0, 10)
+    monkeypatch.setattr(adversarial, "cpu_seconds", lambda: float(next(clock)))
+    source = ScenePatches(_pairs())
+    with pytest.raises(Stop):
+        adversarial.train_generator(PLAN, source, tmp_path, 3, _stop_after_first)
+    path = adversarial.train_generator(PLAN, source, tmp_path, 3, silent)
+    assert adversarial.spent(path)["cpu"] == 20
+    assert adversarial.spent(path)["wall"] > 0
+
+
 def test_a_generator_begun_anew_has_a_curve_of_its_own(tmp_path: Path, silent: Any) -> None:
     source = ScenePatches(_pairs())
     adversarial.train_generator(PLAN, source, tmp_path, 0, silent).unlink()
@@ -337,10 +352,13 @@ def test_another_plan_does_not_go_on_in_the_same_folder(tmp_path: Path, silent: 
 def test_a_training_begun_before_an_option_was_there_goes_on(tmp_path: Path, silent: Any) -> None:
     path = adversarial.train_generator(PLAN, ScenePatches(_pairs()), tmp_path, 0, silent)
     state = torch.load(path, weights_only=True)
-    del state["options"]["information"]
+    del state["options"]["information"], state["spent"]
     torch.save(state, path)
-    longer = PLAN.model_copy(update={"epochs": PLAN.epochs + 1})
-    adversarial.train_generator(longer, ScenePatches(_pairs()), tmp_path, 0, silent)
+    assert adversarial.spent(path) == {}
+    longer, said = PLAN.model_copy(update={"epochs": PLAN.epochs + 1}), list[str]()
+    adversarial.train_generator(longer, ScenePatches(_pairs()), tmp_path, 0, said.append)
+    assert adversarial.spent(path) == {}  # a part of it would pass for the whole
+    assert said[0].endswith("; begun by an older version, which did not note what these epochs cost")
     assert torch.load(path, weights_only=True)["epoch"] == PLAN.epochs + 1
 
 

@@ -124,15 +124,20 @@ def test_a_teacher_is_that_of_the_fold(recipes: Path) -> None:
     assert sum(line.startswith("teachers agree") for line in said) == 3
 
 
-def test_a_generator_sees_the_faces_of_its_fold_only(recipes: Path, silent: Any) -> None:
+def test_a_generator_sees_the_faces_of_its_fold_only_and_its_cost_is_counted(recipes: Path) -> None:
     _on_ckplus(recipes, "wgan", "pixel")
-    made = train.train(_job(recipes, "pixel"), silent)
+    said, own, its = list[str](), 0.0, 0.0
+    made = train.train(_job(recipes, "pixel"), said.append)
     assert len(made) == 3
     for k, path in enumerate(made, start=1):
         generator = _state(recipes.parent / "runs" / "wgan" / f"fold-{k}" / train.NETWORK)
         pixel = _state(path)
         assert generator["data"] == pixel["data"]
         assert torch.equal(pixel["network"]["generator.conv5.weight"], generator["network"]["conv5.weight"])
+        own, its = own + pixel["spent"]["cpu"] / 60, its + generator["spent"]["cpu"] / 60
+    assert min(own, its) > 0
+    assert train.total_cpu(_job(recipes, "pixel")) == pytest.approx(own + its)
+    assert f"pixel: {own:.1f} CPU min, {own + its:.1f} with all it starts from" in said
 
 
 @pytest.mark.parametrize(
@@ -192,6 +197,8 @@ def test_a_file_with_the_networks_stem_is_frozen_as_it_is(recipes: Path, silent:
     assert torch.equal(stem, held["conv1.weight"].sum(dim=1, keepdim=True))
     assert torch.equal(made["branches.visible.backbone.layer4.1.conv2.weight"], held["layer4.1.conv2.weight"])
     assert torch.equal(made["branches.visible.backbone.bn1.running_mean"], held["bn1.running_mean"])
+    assert train.total_cpu(_job(recipes, "one")) is not None
+    assert train.total_cpu(_job(recipes, "early")) is None  # who knows what ImageNet's weights cost
 
 
 def test_what_is_frozen_must_be_given_by_something(recipes: Path, silent: Any) -> None:
