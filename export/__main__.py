@@ -47,7 +47,7 @@ def parser() -> Parser:
     for name in ("train", "score", "quantize", "bundle", "evaluate"):
         added[name].add_argument("--reduced", action="store_true", help="reduced width, one schedule for all systems")
     for name in ("train", "score"):
-        added[name].add_argument("--data", default="", help="another set than the recipe's: viri, nvie, paired, ...")
+        added[name].add_argument("--data", default="", help="another set: viri, nvie, nvie:person (folds), paired, ...")
     _report_arguments(commands)
     _engine_arguments(commands)
     _signing_arguments(commands)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from export import data
 from export.data import splits
 from export.data.faces import Faces
-from export.errors import InputError, RecipeError
+from export.errors import InputError, RecipeError, UsageError
 from export.recipe import Data, Recipe
 
 BY_PERSON: dict[str, Literal["person", "group"]] = {"ckplus": "person", "jaffe": "person", "thermal": "group"}
@@ -38,6 +38,13 @@ class Part:
     def unused(self) -> list[str]:
         """One line per file of the set that is not used, in whichever of its splits."""
         return [line for faces in (self.train, self.watch, self.test) if faces is not None for line in faces.rejected]
+
+    @property
+    def mixed(self) -> int:
+        """How many people are both trained on and tested on, as far as the set knows them."""
+        if self.train.person is None or self.test.person is None:
+            return 0
+        return len(np.intersect1d(self.train.person, self.test.person))
 
 
 def parts(recipe: Recipe, temporal: bool) -> Iterator[Part]:
@@ -67,7 +74,10 @@ def _parts(recipe: Recipe, temporal: bool) -> Iterator[Part]:
         yield Part("", faces.take(cut.train), faces.take(cut.val), faces.take(cut.test))
         return
     if faces.person is None:
-        raise RecipeError(f"recipe {recipe.name}: 'data.folds': the set {d.name} does not say whose face is whose")
+        raise RecipeError(
+            f"recipe {recipe.name}: 'data.folds': the set {d.name} does not say whose face is whose (paired folders do "
+            'with a folder per person); folds = "share" mixes people'
+        )
     by_group = d.folds == "group"
     folds = splits.leave_one_group_out(faces.person) if by_group else splits.by_person(faces.person, d.count)
     for k, fold in enumerate(folds):
@@ -112,18 +122,31 @@ def _clean(recipe: Recipe, test: Faces) -> npt.NDArray[np.bool_] | None:
     return ~splits.without_duplicates(test.images, _load(recipe, "private-clean").images)
 
 
-def other(name: str) -> Data:
-    """How a recipe is trained on another set (``--data``): by the set's own splits where it has them, with people kept
-    apart where their pictures are neighbours, else 70/15/15 at random per class, as the papers do.
+def other(spec: str) -> Data:
+    """How a recipe is trained on another set (``--data NAME``): by the set's own splits where it has them, with people
+    kept apart where their pictures are neighbours, else 70/15/15 at random per class, as the papers do.
 
-    Raises UsageError for a set that no reader knows, InputError without EDGEFER_DATA.
+    ``NAME:person`` and ``NAME:group`` ask for folds that keep people apart, ten or one per person, which NVIE always
+    allows, VIRI and other paired folders where each person has a folder. Raises UsageError for a set that no reader
+    knows and for folds of a set with splits of its own, InputError without EDGEFER_DATA.
     """
+    name, _, folds = spec.partition(":")
     there = data.splits_there(name)
+    if folds:
+        return _kept_apart(name, folds, there)
     if "public" in there:
         return Data(name=name)
     if "all" not in there:
         return Data(name=name, watch="val" if "val" in there else "", test="test")
     return Data(name=name, train="all", folds=BY_PERSON.get(name, "share"))
+
+
+def _kept_apart(name: str, folds: str, there: tuple[str, ...]) -> Data:
+    if folds not in ("person", "group"):
+        raise UsageError(f"--data {name}:{folds}: {name}:person makes ten folds by person, {name}:group one per person")
+    if "all" not in there:
+        raise UsageError(f"--data {name}:{folds}: the set has splits of its own ({', '.join(there)}); --data {name}")
+    return Data.model_validate({"name": name, "train": "all", "folds": folds})
 
 
 def _frames(faces: Faces, temporal: bool) -> Faces:

@@ -107,7 +107,7 @@ class Data(_Section):
     test: str = "private"
     folds: Literal["", "share", "person", "group"] = ""
     """instead of watch and test: 70/15/15 at random per class (the papers'), ``count`` folds that keep people apart, or
-    one group held out at a time"""
+    one group held out at a time. With ``--data`` the set decides, or NAME:person and NAME:group do"""
     count: int = Field(10, ge=2)
 
 
@@ -168,12 +168,12 @@ class Recipe(_Section):
 def read(path: Path, reduced: bool = False, data: str = "") -> Recipe:
     """Raises InputError when there is no such file, RecipeError naming file and key when it is wrong.
 
-    A table ``[on.NAME]`` holds what changes on another set (``data``), ``[reduced]`` what changes under ``reduced``, on
-    top of what `reduced.toml` changes for all.
+    A table ``[on.NAME]`` holds what changes on another set (``data``, NAME or NAME:person), ``[reduced]`` what changes
+    under ``reduced``, on top of what `reduced.toml` changes for all.
     """
     table = _table(path)
     own, on = table.pop("reduced", {}), table.pop("on", {})
-    table = merged(table, on.get(data, {}))
+    table = merged(table, on.get(data.partition(":")[0], {}))
     if reduced:
         table = merged(merged(table, _table(REDUCED)), own)
     try:

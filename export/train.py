@@ -37,7 +37,8 @@ UNUSED = "not-used.txt"
 class Job:
     """Where a recipe lies and where its work goes.
 
-    minutes: of processor time, None: the recipe's own epochs; data: another set than the recipe's, "": its own.
+    minutes: of processor time, None: the recipe's own epochs; data: another set than the recipe's and perhaps how it is
+    split (:func:`protocol.other`), "": its own.
     """
 
     file: Path
@@ -187,6 +188,9 @@ def _train_part(job: Job, recipe: Recipe, part: protocol.Part, say: Say) -> Path
     seen = f"{len(part.train)} training faces, {trainer.device()} {trainer.precision()}"
     say(f"{recipe.name} {part.name}: {seen}")
     tell_unused(part.unused, job.out / UNUSED, say)
+    if part.mixed:
+        apart = f"; --data {recipe.data.name}:person keeps them apart" if recipe.data.folds == "share" else ""
+        say(f"{recipe.data.name}: {part.mixed} people are both trained on and tested on{apart}")
     network = built(job, recipe, len(part.train.classes), part.name, say)
     faces = part.train
     if recipe.distil:

@@ -78,7 +78,10 @@ def by_person(person: Anything, folds: int = 10, seed: int = 0, validate: bool =
     people, rows_of = np.unique(person, return_inverse=True)
     least = 3 if validate else 2
     if not least <= folds <= len(people):
-        raise UsageError(f"{folds} folds by person: there are {len(people)} people; choose {least} to {len(people)}")
+        raise UsageError(
+            f"{folds} folds by person: there are {len(people)} people; choose {least} to {len(people)}, "
+            "or hold out one at a time"
+        )
     fold = _deal(np.bincount(rows_of), folds, np.random.default_rng(seed))[rows_of]
     name = f"{folds}-fold by person, nobody in two folds, seed {seed}"
     return tuple(_fold(fold, i, f"{name}, fold {i + 1}", validate) for i in range(folds))

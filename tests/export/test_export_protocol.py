@@ -8,7 +8,7 @@ import pytest
 from face_files import grey, picture
 
 from export import protocol, recipe
-from export.errors import InputError
+from export.errors import InputError, RecipeError, UsageError
 
 
 def _plan(name: str) -> recipe.Recipe:
@@ -65,6 +65,33 @@ def test_a_set_without_a_test_folder_says_what_it_has(data_root: Path) -> None:
     _paired(data_root / "viri" / "train", ("angry", "happy"), 40)
     with pytest.raises(InputError, match="no split 'test' in this folder; it has train"):
         list(protocol.parts(_plan("viri"), temporal=False))
+
+
+@pytest.mark.parametrize(("how", "count"), [("person", 10), ("group", 11)])
+def test_a_paired_set_that_knows_its_people_is_split_by_them_when_asked(data_root: Path, how: str, count: int) -> None:
+    for k in range(11):
+        _paired(data_root / "viri", ("angry", "happy"), 40 + 10 * k, who=f"P{k}")
+    parts = list(protocol.parts(_plan(f"viri:{how}"), temporal=False))
+    assert len(parts) == count
+    assert sum(len(part.test) for part in parts) == 44
+    assert not any(part.mixed for part in parts)
+    (papers,) = protocol.parts(_plan("viri"), temporal=False)
+    assert papers.mixed == len(set(papers.train.person) & set(papers.test.person)) > 0
+
+
+def test_folds_by_person_of_a_set_without_people_say_what_would_do(data_root: Path) -> None:
+    _paired(data_root / "viri", ("angry", "happy"), 40)
+    with pytest.raises(RecipeError, match=r"does not say whose face is whose .*with a folder per person"):
+        list(protocol.parts(_plan("viri:person"), temporal=False))
+
+
+def test_folds_of_another_kind_or_of_a_set_with_splits_of_its_own_are_refused(data_root: Path) -> None:
+    with pytest.raises(UsageError, match="--data viri:people: viri:person makes ten folds by person, viri:group one"):
+        protocol.other("viri:people")
+    with pytest.raises(UsageError, match=r"--data rafdb:person: the set has splits of its own \(train, test\)"):
+        protocol.other("rafdb:person")
+    with pytest.raises(UsageError, match="did you mean 'viri'"):
+        protocol.other("virri:person")
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from face_files import picture, text
 
 torch = pytest.importorskip("torch", reason="needs the export extra")
+for needed in ("onnx", "onnxscript", "onnxruntime"):
+    pytest.importorskip(needed, reason="needs the export and cpu extras")
+from export import __main__ as command  # noqa: E402
 from export import checkpoint, train  # noqa: E402
 from export.errors import InputError, RecipeError  # noqa: E402
+from export.report import results  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("default")]
 STEP = '[training]\nbatch = 8\nema = 0.0\nsteps = [{ name = "joined", sizes = [[16, 1]], lr = 0.05 }]\n'
@@ -62,8 +67,8 @@ def recipes(tmp_path: Path, data_root: Path) -> Path:
     np.savez_compressed(data_root / "ckplus48.npz", **arrays)
     folder = tmp_path / "recipes"
     folder.mkdir()
-    for text in (ONE, PUPIL, EARLY, WGAN, PIXEL):
-        (folder / f"{text.split(chr(34))[1]}.toml").write_text(text)
+    for content in (ONE, PUPIL, EARLY, WGAN, PIXEL):
+        (folder / f"{content.split(chr(34))[1]}.toml").write_text(content)
     return folder
 
 
@@ -175,8 +180,8 @@ def _imagenet(path: Path) -> Path:
 
 def _one_step(recipes: Path, given: Path, model: str) -> train.Job:
     """1-step training from a file for the visible backbone, from a recipe for the other."""
-    text = EARLY.replace('"branches.visible.backbone" = "one"', f'"branches.visible.backbone" = "{given}"')
-    (recipes / "early.toml").write_text(text.replace("frozen = true", model))
+    early = EARLY.replace('"branches.visible.backbone" = "one"', f'"branches.visible.backbone" = "{given}"')
+    (recipes / "early.toml").write_text(early.replace("frozen = true", model))
     return _job(recipes, "early")
 
 
@@ -205,3 +210,33 @@ def test_what_is_frozen_must_be_given_by_something(recipes: Path, silent: Any) -
     (recipes / "pixel.toml").write_text(PIXEL.replace('[start]\ngenerator = "wgan"\n', ""))
     with pytest.raises(RecipeError, match=r"'start' gives no generator\.conv1\.bias of this shape and 9 more"):
         train.train(_job(recipes, "pixel"), silent)
+
+
+def _nvie(root: Path, people: int) -> None:
+    """Eight samples a person, both lenses; the expressions take turns."""
+    rows = [f"s{k},P{k // 8},{('happy', 'fear', 'disgust')[k % 3]},1.5" for k in range(8 * people)]
+    text(root / "nvie" / "labels.csv", "\n".join(["sample,subject,expression,intensity", *rows]))
+    for k in range(len(rows)):
+        for lens in ("visible", "infrared"):
+            picture(root / "nvie" / lens / f"s{k}.png", 40 + k, (16, 16))
+
+
+def test_real_pairs_are_trained_and_scored_in_folds_by_person(
+    recipes: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The paper's own schedule on NVIE is that of its folds, too; the papers' split says what it mixes."""
+    _nvie(data_root, 3)
+    monkeypatch.chdir(recipes.parent)
+    file = recipes / "early.toml"
+    file.write_text(EARLY + '[on.nvie.training]\nschedule = "plateau"\n')
+    more = [str(file), "--threads", "1", "--data"]
+    assert command.main(["train", *more, "nvie:group"]) == 0
+    told = capsys.readouterr().err
+    assert "no rows are watched" in told
+    assert "both trained on and tested on" not in told
+    assert command.main(["score", *more, "nvie:group"]) == 0
+    found = results.read_one(Path("runs/nvie:group/early/early.json"), results.System)
+    assert [fold.images for fold in found.folds] == [8, 8, 8]
+    assert found.protocol.startswith("one group held out at a time")
+    assert command.main(["train", *more, "nvie"]) == 0
+    assert "nvie: 3 people are both trained on and tested on; --data nvie:person keeps" in capsys.readouterr().err
