@@ -18,10 +18,10 @@ def estimate(e: Estimate) -> str:
     return f"{percent(e.value)} [{percent(e.interval_95[0])}, {percent(e.interval_95[1])}]"
 
 
-def points(difference: float) -> str:
+def points(difference: float, digits: int = 1) -> str:
     """A difference of two shares in percentage points, signed; a true minus sign."""
-    rounded = round(100 * difference, 1) + 0.0
-    return f"{rounded:+.1f}".replace("-", "−")
+    rounded = round(100 * difference, digits) + 0.0
+    return f"{rounded:+.{digits}f}".replace("-", "−")
 
 
 def large(n: int) -> str:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from export.errors import RecipeError
-from export.report import published, results
+from export.report import published, results, singles
 from export.report.document import Code, Text
 from export.report.results import PixelFusion, Published, System
+from export.report.singles import Standing
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -18,20 +19,27 @@ else:
     import tomli as tomllib
 
 OURS = "ours"
+BUDGET = 40
+"""CPU minutes that every system has at reduced width, about; half of them where it begins with others"""
 
 
 @dataclass(frozen=True)
-class Pending:
-    """A recipe that has no result yet."""
+class Plan:
+    """What a recipe's file says to the report."""
 
     recipe: str
     paper: str
     title: str
     command: str
+    """what trains it"""
     used: bool
     """results of others say that it was trained: a part, or a generator that pixel fusion was measured with"""
     note: str = ""
     """why there are no figures, as the recipe says itself"""
+    family: str = "early"
+    role: str = "system"
+    start: dict[str, str] = field(default_factory=dict)
+    """part of the network -> recipe that it begins with"""
 
     @property
     def remark(self) -> Text:
@@ -43,14 +51,18 @@ class Pending:
 @dataclass(frozen=True)
 class Material:
     systems: list[System]
-    pending: list[Pending]
+    recipes: dict[str, Plan]
     fusion: PixelFusion | None
     papers: dict[str, published.Paper]
     literature: tuple[published.Figure, ...]
     pictures: Path
     """folder of the report's figures"""
-    commands: dict[str, str] = field(default_factory=dict)
-    """recipe -> what trains it"""
+
+    @property
+    def pending(self) -> list[Plan]:
+        """Recipes that have no result yet."""
+        have = {s.recipe for s in self.systems}
+        return [p for name, p in self.recipes.items() if name not in have]
 
     def of(self, paper: str) -> list[System]:
         return [s for s in self.systems if s.paper == paper]
@@ -62,10 +74,23 @@ class Material:
     def pick(self, keep: Callable[[System], bool]) -> list[System]:
         return [s for s in self.systems if keep(s)]
 
+    def result(self, recipe: str, variant: str) -> System | None:
+        return next((s for s in self.systems if (s.recipe, s.variant) == (recipe, variant)), None)
+
     def find(self, recipe: str, variant: str) -> System | None:
         """The result of a recipe, of this variant where it has both."""
-        both: dict[str, System] = {s.variant: s for s in self.systems if s.recipe == recipe}
-        return both.get(variant) or next(iter(both.values()), None)
+        return self.result(recipe, variant) or next((s for s in self.systems if s.recipe == recipe), None)
+
+    def command(self, recipe: str, variant: str) -> str:
+        """What trains a recipe, or goes on with it."""
+        plan = self.recipes.get(recipe)
+        said = plan.command if plan else f"python -m export train export/recipes/{recipe}.toml"
+        return f"{said} --reduced --cpu-minutes {BUDGET}" if variant == "reduced" else said
+
+    def standing(self, system: System) -> Standing:
+        """A fused system beside its single modalities."""
+        plan = self.recipes.get(system.recipe)
+        return singles.standing(system, self.systems, plan.start if plan else {})
 
     def beside(self, recipe: str, own: tuple[Published, ...] = ()) -> list[Published]:
         """The published figures of a system: its own, else what the literature lists for its recipe."""
@@ -98,14 +123,11 @@ def read(results_dir: Path, recipes_dir: Path, pictures: Path) -> Material:
     papers, literature = published.read()
     fusion = results.read_one(fused, PixelFusion) if fused.is_file() else None
     parts = {name for s in systems for name in s.training.starts_from} | set(fusion.about.recipes if fusion else ())
-    recipes = [_pending(path, parts) for path in sorted(recipes_dir.glob("*.toml"))]
-    have = {s.recipe for s in systems}
-    waiting = [p for p in recipes if p.recipe not in have]
-    commands = {p.recipe: p.command for p in recipes}
-    return Material(systems, waiting, fusion, papers, literature, pictures, commands)
+    plans = [_plan(path, parts) for path in sorted(recipes_dir.glob("*.toml"))]
+    return Material(systems, {p.recipe: p for p in plans}, fusion, papers, literature, pictures)
 
 
-def _pending(path: Path, parts: set[str]) -> Pending:
+def _plan(path: Path, parts: set[str]) -> Plan:
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
@@ -117,5 +139,8 @@ def _pending(path: Path, parts: set[str]) -> Pending:
     paper = paper if paper in published.read()[0] else OURS
     # The last folders are enough to type, and say nothing of the machine the report was made on.
     where = Path(*path.parts[-3:]).as_posix()
-    command, note = f"python -m export train {where}", str(raw.get("note", ""))
-    return Pending(recipe, paper, str(raw.get("title", recipe)), command, recipe in parts, note)
+    return Plan(
+        recipe, paper, str(raw.get("title", recipe)), f"python -m export train {where}", recipe in parts,
+        str(raw.get("note", "")), str(raw.get("family", "early")), str(raw.get("role", "system")),
+        dict(raw.get("start", {})),
+    )  # fmt: skip

@@ -57,7 +57,7 @@ def write_report(
 def compose(m: Material, maps: list[Block], wrong: list[Block]) -> Document:
     """The page in reading order."""
     page = Document(TITLE, [Paragraph((_INTRO, Code("python -m export report"), "."))])
-    page.add(*sections.overview(m), *sections.papers(m))
+    page.add(*sections.overview(m), *sections.verdicts(m), *sections.papers(m))
     for section in (benches.ablations, benches.backbones, benches.light, benches.pixel, benches.thermal):
         page.add(*section(m))
     page.add(*benches.sequences(m), Heading(2, "Class activation maps"), *maps)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-from export.report import cells, figures
+from export.report import bars, cells, figures
 from export.report.document import Block, Code, Gallery, Heading, Image, Items, Paragraph, Strong, Table, Text
-from export.report.material import OURS, Material, Pending
+from export.report.material import OURS, Material, Plan
 from export.report.results import System
 
 _COLUMNS = (
@@ -44,6 +44,25 @@ def overview(m: Material) -> list[Block]:
 _READING = (
     "Accuracy is of one network without test-time augmentation; brackets are 95 % bootstrap intervals over the test "
     "rows. Rows whose intervals overlap widely are not told apart by this many images."
+)
+
+
+def verdicts(m: Material) -> list[Block]:
+    """What the systems have to reach: the figure, the verdict, and the command that goes on."""
+    judged = bars.judge(m)
+    counted = Counter(j.verdict for j in judged)
+    said = ", ".join(f"{verdict}: {counted[verdict]}" for verdict in ("met", "not met", "not measured"))
+    rows: list[tuple[Text, ...]] = [
+        (j.what, j.asked, j.reached or cells.NONE, Strong(j.verdict), Code(j.command)) for j in judged
+    ]
+    columns = ("Bar", "Asked", "Reached", "Verdict", "Trained, or goes on, with")
+    return [Heading(2, "Bars"), Paragraph(f"Of {len(judged)} bars {said}. {_GOES_ON}"), Table(columns, tuple(rows))]
+
+
+_GOES_ON = (
+    "What was cut off goes on from its last checkpoint with the command beside it; what is finished does with more "
+    "--cpu-minutes, or with more epochs in its recipe. A finished generator does not go on: give its recipe more "
+    "epochs and another --out. The score command with --commit-results brings the figure here."
 )
 
 
@@ -85,7 +104,7 @@ def _row(m: Material, s: System) -> tuple[Text, ...]:
     )  # fmt: skip
 
 
-def _waiting(m: Material, p: Pending) -> tuple[Text, ...]:
+def _waiting(m: Material, p: Plan) -> tuple[Text, ...]:
     printed = m.beside(p.recipe)
     gap = (cells.NONE,) * (len(_COLUMNS) - 5)
     first: Text = (f"{p.title} ", Code(p.recipe))
@@ -163,12 +182,12 @@ def provenance(m: Material) -> list[Block]:
     note = "Latency: ONNX Runtime, one thread, one pair at a time. MACs: multiply-accumulates for one pair."
     blocks: list[Block] = [Heading(2, "How it was measured"), Paragraph(note), Table(columns, tuple(rows), numeric)]
     full = {s.recipe for s in m.systems if s.variant == "full"}
-    small = [s for s in m.systems if s.recipe not in full and s.recipe in m.commands]
+    small = [s for s in m.systems if s.recipe not in full and s.recipe in m.recipes]
     if small:
         blocks.append(
             Paragraph("Measured at reduced width only; at the paper's size each is trained, or goes on, with")
         )
-        blocks.append(Items(tuple(Code(m.commands[s.recipe]) for s in small)))
+        blocks.append(Items(tuple(Code(m.command(s.recipe, "full")) for s in small)))
     return blocks
 
 

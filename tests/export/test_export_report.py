@@ -154,7 +154,7 @@ def test_a_recipe_without_a_result_has_a_row_with_its_command(page: Page) -> Non
 def test_a_recipe_that_cannot_run_here_says_so_itself(world: Path) -> None:
     note = "its backbone comes from a package that is not here"
     (world / "recipes" / "naseem2024-early-vm-vgg16.toml").write_text(
-        f'name = "naseem2024-early-vm-vgg16"\npaper = "naseem2024"\nnote = "{note}"\n'
+        f'name = "naseem2024-early-vm-vgg16"\npaper = "naseem2024"\nrole = "comparison"\nnote = "{note}"\n'
     )
     text, _ = _write(world)
     assert note in text
