@@ -11,9 +11,9 @@ from export.report import cells, figures
 from export.report.document import Block, Code, Heading, Image, Items, Paragraph, Strong, Table, Text
 from export.report.material import Material
 from export.report.results import PixelFusion, System
+from export.report.singles import FUSED, Standing
 
 NOTHING = Paragraph("No result yet.")
-SINGLE = ("visible", "infrared")
 _ORDER = ("visible", "infrared", "msx", "early", "late", "pixel", "temporal")
 
 
@@ -60,8 +60,7 @@ def light(m: Material) -> list[Block]:
             Heading(3, dataset),
             Image(path, alt, "Bold: the best of each family over all steps; thin: the others."),
         ]
-        blocks.append(_light_table(mine))
-        blocks += [Items(tuple(said))] if (said := _fusion_in_the_dark(mine)) else []
+        blocks += [_light_table(mine), *_beside_singles(m, mine)]
         simulated = dict.fromkeys(s.simulated for s in mine if s.simulated)
         blocks += [Paragraph((Strong("Simulated: "), f"{line}.")) for line in simulated]
     return blocks if measured else [*blocks, NOTHING]
@@ -85,23 +84,29 @@ def _light_table(systems: list[System]) -> Table:
     return Table(columns, tuple(rows), frozenset(range(2, len(columns))), caption)
 
 
-def _fusion_in_the_dark(systems: list[System]) -> list[Text]:
-    """Where each fusion stands worst against the better single lens of the same step."""
-    single: dict[tuple[str, float], float] = {}
-    for s in systems:
-        for d in s.darkness if s.family in SINGLE else ():
-            at = (s.variant, d.gain)
-            single[at] = max(d.accuracy, single.get(at, 0.0))
-    said: list[Text] = []
-    for s in systems:
-        found = {d.gain: single.get((s.variant, d.gain)) for d in s.darkness}
-        gaps = [(d.accuracy - best, d.gain) for d in s.darkness if (best := found[d.gain]) is not None]
-        if gaps and s.family in ("early", "late", "pixel"):
-            gap, gain = min(gaps)
-            worst = f"at its worst step (light × {gain:g})"
-            text = f": {cells.points(gap)} points against the better single lens {worst}."
-            said.append((f"{s.family}, ", Code(s.key), text))
-    return said
+def _beside_singles(m: Material, systems: list[System]) -> list[Block]:
+    """How far each fusion is ahead of the best of the single modalities it is made of, step by step."""
+    every = [m.standing(s) for s in systems if s.family in FUSED]
+    gains = sorted({d.gain for s in systems for d in s.darkness}, reverse=True)
+    columns = ("Family", "Recipe", "Beside", *(f"light × {g:g}" for g in gains))
+    rows = tuple((it.system.family, Code(it.system.key), _whom(it), *_gaps(it, gains)) for it in every)
+    return [Table(columns, rows, frozenset(range(3, len(columns))), _BESIDE)] if rows else []
+
+
+_BESIDE = (
+    "Fusion less the best of the single modalities it is made of, points, in the same light; the worst step is bold. "
+    "Where its training begins with another modality's network, its paper's single of that modality stands in."
+)
+
+
+def _whom(it: Standing) -> str:
+    beside = ", ".join(s.key for s in it.singles) or cells.NONE
+    return f"{beside} (no result of {', '.join(it.missing)})" if it.missing else beside
+
+
+def _gaps(it: Standing, gains: list[float]) -> list[Text]:
+    said = {g: cells.points(gap) for g, gap in it.gaps.items()}
+    return [Strong(said[g]) if g in said and g == it.worst[1] else said.get(g, cells.NONE) for g in gains]
 
 
 def pixel(m: Material) -> list[Block]:
