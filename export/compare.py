@@ -10,7 +10,7 @@ from export import adversarial, checkpoint, data, pixelfusion, recipe, score, tr
 from export.data.faces import Faces
 from export.errors import ExportError
 from export.models.network import Network
-from export.report import cost, results
+from export.report import cost, outdated, results
 from export.report.results import System
 from export.train import Job
 
@@ -20,13 +20,18 @@ RUNS = Path("runs")
 
 def missing(recipes: Path, into: Path, reduced: bool, minutes: float | None, say: Say) -> None:
     """Train and score what has no results file. A recipe that cannot run here (a set that is not there, a backbone
-    without torchvision) is named and passed over; the report then has its row without figures."""
-    have = {s.key for s in results.read_systems(into)}
+    without torchvision) is named and passed over; the report then has its row without figures. A result that is not of
+    what its recipe says today is named and left: it is for whoever asked for it to throw away."""
+    have = {s.key: s for s in results.read_systems(into)}
+    if untold := [key for key, s in have.items() if s.trained is None]:
+        say(f"{len(untold)} results do not say what they were trained with: {', '.join(untold)}")
     for file in sorted(recipes.glob("*.toml")):
         job = Job(file, folder(file.stem, reduced), reduced, minutes)
-        if f"{file.stem}-reduced" in have if reduced else file.stem in have:
-            continue
+        known = have.get(f"{file.stem}-reduced" if reduced else file.stem)
         try:
+            if known:
+                _tell_outdated(known, job, into, say)
+                continue
             train.train(job, say)
             if job.recipe.model.name != train.GENERATOR:
                 results.write(score.score(job, say), into)
@@ -34,6 +39,13 @@ def missing(recipes: Path, into: Path, reduced: bool, minutes: float | None, say
                 fusion(job, into.parent, say)
         except (ExportError, RuntimeError, ValueError) as e:  # torch's own, such as memory: the others go on
             say(f"{file.stem}: passed over: {' '.join(str(e).split())}")
+
+
+def _tell_outdated(known: System, job: Job, into: Path, say: Say) -> None:
+    differs = outdated.changed(known.trained, job.recipe) if known.trained else ""
+    if differs:
+        anew = f"to have it made anew, delete {into.name}/{known.key}.json and {job.out}"
+        say(f"{known.key}: its result was trained {differs}; {anew}")
 
 
 def fusion(job: Job, into: Path, say: Say) -> Path:

@@ -26,6 +26,7 @@ from export.evaluate import GAINS, darkened
 from export.models.network import Network, Temporal
 from export.recipe import Recipe
 from export.report import cost
+from export.report.outdated import PARTS
 from export.report.results import (
     CleanMode,
     CurvePoint,
@@ -39,6 +40,7 @@ from export.report.results import (
     System,
     Training,
 )  # fmt: skip
+from export.report.results import Trained as TrainedWith
 from export.train import Job
 from export.trainer import Say
 
@@ -58,6 +60,7 @@ def score(job: Job, say: Say) -> System:
         found["darkness"] = _darkness(trained[0].model, parts[0], recipe, say)
     return System(
         **found, machine=Machine(**trained[0].spent["machine"]), training=_training(job, recipe, trained),
+        trained=_trained(job.out / parts[0].name, trained[0].spent["budget"]),
         protocol=protocol.line(recipe, len(parts[0].train), sum(len(x.labels) for x in answers)),
         curve=_curve(job.out / parts[0].name / "training.jsonl"),
         extra=_extra(trained[0].model, Answers.pooled(answers)),
@@ -243,6 +246,23 @@ def _training(job: Job, recipe: Recipe, trained: list[checkpoint.Trained]) -> Tr
         images_seen=int(total["rows"]), width=width, precision=made["precision"],
         budget_minutes=trained[0].spent["budget"], starts_from=tuple(dict.fromkeys(recipe.start.values())),
     )  # fmt: skip
+
+
+def _trained(folder: Path, budget: float | None) -> TrainedWith:
+    """What the checkpoint says: today's recipe may be another."""
+    then = checkpoint.read_state(folder / train.NETWORK)["recipe"]
+    kept = {key: then[key] for key in PARTS if key in then}
+    return TrainedWith(**kept, planned=_planned(folder, then["training"]["steps"], budget))
+
+
+def _planned(folder: Path, steps: list[dict[str, Any]], budget: float | None) -> dict[str, Any]:
+    """step -> sizes: the recipe's own without a budget, else those of the plan that was made for this one."""
+    if steps and budget is not None:
+        plan: dict[str, Any] = {}
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            plan = json.loads((folder / train.PLAN).read_text(encoding="utf-8"))
+        steps = plan["steps"] if plan.get("minutes") == budget else []
+    return {s["name"]: tuple(map(tuple, s["sizes"])) for s in steps}
 
 
 def _curve(file: Path) -> tuple[CurvePoint, ...]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from export.report.document import Code, Text
-from export.report.results import CleanMode, Estimate, Latency, Mode, Published, System
+from export.report.document import Code, Strong, Text
+from export.report.results import CleanMode, Estimate, Latency, Mode, Published, System, Trained
 
 NONE = "–"
 """a cell without a figure"""
+UNTOLD = "not noted (an older result)"
 
 
 def percent(share: float) -> str:
@@ -38,6 +39,33 @@ def latency(value: Latency | None) -> str:
 
 def minutes(value: float | None) -> str:
     return NONE if value is None else f"{value:.1f}"
+
+
+def views(trained: Trained | None) -> str:
+    """Ranges of the random training views by the recipe's keys; those that are 0 are off."""
+    if trained is None:
+        return UNTOLD
+    return ", ".join(f"{key} {value:g}" for key, value in trained.augment.items() if value) or "as they are"
+
+
+def schedule(trained: Trained | None) -> str:
+    """``sgd, cosine, batch 128; joined: 22 epochs at 32 px, 17 at 48 px``."""
+    if trained is None:
+        return UNTOLD
+    t = trained.training
+    steps = [
+        f"{name}: " + ", ".join(f"{n} epochs at {side} px" for side, n in sizes)
+        for name, sizes in trained.planned.items()
+    ]
+    how = f"{t.get('optimiser', '')}, {t.get('schedule', '')}, batch {t.get('batch', '')}"
+    return "; ".join([how, *steps]) if t.get("steps") else "nothing trained of its own"
+
+
+def differs(said: str | None) -> Text:
+    """How what was trained stands to the recipe of today."""
+    if said is None:
+        return UNTOLD
+    return Strong(f"trained {said}") if said else "as the recipe of today"
 
 
 def name(system: System) -> Text:

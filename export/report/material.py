@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from export import recipe as recipes
 from export.errors import RecipeError
-from export.report import published, results, singles
+from export.report import outdated, published, results, singles
 from export.report.document import Code, Text
 from export.report.results import PixelFusion, Published, System
 from export.report.singles import Standing
@@ -30,6 +31,7 @@ class Plan:
     recipe: str
     paper: str
     title: str
+    path: Path
     command: str
     """what trains it"""
     used: bool
@@ -87,6 +89,16 @@ class Material:
         said = plan.command if plan else f"python -m export train export/recipes/{recipe}.toml"
         return f"{said} --reduced --cpu-minutes {BUDGET}" if variant == "reduced" else said
 
+    def differs(self, system: System) -> str | None:
+        """How what was trained differs from the recipe of today, "" where it does not; None: nobody can tell.
+
+        Raises RecipeError naming a broken recipe.
+        """
+        plan = self.recipes.get(system.recipe)
+        if plan is None or system.trained is None:
+            return None
+        return outdated.changed(system.trained, recipes.read(plan.path, system.variant == "reduced"))
+
     def standing(self, system: System) -> Standing:
         """A fused system beside its single modalities."""
         plan = self.recipes.get(system.recipe)
@@ -140,7 +152,7 @@ def _plan(path: Path, parts: set[str]) -> Plan:
     # The last folders are enough to type, and say nothing of the machine the report was made on.
     where = Path(*path.parts[-3:]).as_posix()
     return Plan(
-        recipe, paper, str(raw.get("title", recipe)), f"python -m export train {where}", recipe in parts,
+        recipe, paper, str(raw.get("title", recipe)), path, f"python -m export train {where}", recipe in parts,
         str(raw.get("note", "")), str(raw.get("family", "early")), str(raw.get("role", "system")),
         dict(raw.get("start", {})),
     )  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -129,6 +129,21 @@ class Training(Part):
     """recipes whose weights it begins with"""
 
 
+class Trained(Part):
+    """The recipe that the checkpoint holds: what was really trained, whatever the recipe of that name says today."""
+
+    model: dict[str, Any]
+    augment: dict[str, float]
+    """ranges of the random training views"""
+    training: dict[str, Any]
+    planned: dict[str, tuple[tuple[int, int], ...]] = {}
+    """step -> ((crop side in pixels, epochs), ...) as the budget paid for; {}: nothing was trained, or the plan is
+    lost"""
+    start: dict[str, str] = {}
+    distil: dict[str, Any] | None = None
+    crop: int = 48
+
+
 class Machine(Part):
     processor: str
     cores: int = Field(gt=0)
@@ -173,6 +188,8 @@ class System(Part):
     """sha256 of the training rows' pixels and labels"""
     machine: Machine
     training: Training
+    trained: Trained | None = None
+    """None: measured before this was noted"""
     parameters: int = Field(gt=0)
     macs: int = Field(gt=0)
     """multiply-accumulates for one pair"""

@@ -23,27 +23,28 @@ def overview(m: Material) -> list[Block]:
     rows: list[tuple[Text, ...]] = [
         (
             cells.name(s), m.short(s.paper), s.dataset, cells.estimate(s.headline.accuracy), cells.large(s.parameters),
-            cells.minutes(s.training.cpu_minutes), cells.minutes(m.total_cpu(s)),
-            "yes" if s.simulated else "no",
+            cells.minutes(s.training.budget_minutes), cells.minutes(s.training.cpu_minutes),
+            cells.minutes(m.total_cpu(s)), cells.differs(m.differs(s)), "yes" if s.simulated else "no",
         )
         for s in ordered
     ]  # fmt: skip
     columns = (
-        "System", "Paper", "Data", "Accuracy % [95 %]", "Parameters", "CPU min", "CPU min with what it starts from",
-        "A lens simulated",
+        "System", "Paper", "Data", "Accuracy % [95 %]", "Parameters", "Budget, CPU min", "CPU min",
+        "CPU min with what it starts from", "Trained as", "A lens simulated",
     )  # fmt: skip
     blocks: list[Block] = [Heading(2, "All systems")]
     open_recipes = sum(not p.used for p in m.pending)
     blocks.append(Paragraph(f"Results: {len(m.systems)}. Recipes not trained yet: {open_recipes}."))
     if rows:
-        blocks.append(Table(columns, tuple(rows), frozenset({3, 4, 5, 6})))
+        blocks.append(Table(columns, tuple(rows), frozenset(range(3, 8))))
         blocks.append(Paragraph(_READING))
     return blocks
 
 
 _READING = (
-    "Accuracy is of one network without test-time augmentation; brackets are 95 % bootstrap intervals over the test "
-    "rows. Rows whose intervals overlap widely are not told apart by this many images."
+    "Accuracy is of one network (of one per fold where people are held out in turn) without test-time augmentation; "
+    "brackets are 95 % bootstrap intervals over the test rows. Rows whose intervals overlap widely are not told apart "
+    "by this many images, and neither are the networks where their budgets differ."
 )
 
 
@@ -181,6 +182,7 @@ def provenance(m: Material) -> list[Block]:
     numeric = frozenset({1, 4, 7, 8, 9, 10, 11})
     note = "Latency: ONNX Runtime, one thread, one pair at a time. MACs: multiply-accumulates for one pair."
     blocks: list[Block] = [Heading(2, "How it was measured"), Paragraph(note), Table(columns, tuple(rows), numeric)]
+    blocks.append(_trained_with(m))
     full = {s.recipe for s in m.systems if s.variant == "full"}
     small = [s for s in m.systems if s.recipe not in full and s.recipe in m.recipes]
     if small:
@@ -189,6 +191,18 @@ def provenance(m: Material) -> list[Block]:
         )
         blocks.append(Items(tuple(Code(m.command(s.recipe, "full")) for s in small)))
     return blocks
+
+
+def _trained_with(m: Material) -> Table:
+    columns = ("Recipe", "Budget, CPU min", "Views", "Schedule", "Beside the recipe of today")
+    rows: list[tuple[Text, ...]] = [
+        (
+            Code(s.key), cells.minutes(s.training.budget_minutes), cells.views(s.trained), cells.schedule(s.trained),
+            cells.differs(m.differs(s)),
+        )
+        for s in m.systems
+    ]  # fmt: skip
+    return Table(columns, tuple(rows), frozenset({1}), "What each was trained with, as its checkpoint says.")
 
 
 def _origin(s: System) -> tuple[Text, ...]:

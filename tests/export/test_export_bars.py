@@ -22,7 +22,9 @@ def _world(*systems: System, fusion: PixelFusion | None = None, recipes: tuple[P
 
 
 def _plan(recipe: str, **more: Any) -> Plan:
-    return Plan(recipe, "naseem2024", recipe, f"python -m export train recipes/{recipe}.toml", used=False, **more)
+    return Plan(
+        recipe, "naseem2024", recipe, Path(), f"python -m export train recipes/{recipe}.toml", used=False, **more
+    )
 
 
 def _accuracy(value: float) -> dict[str, Any]:

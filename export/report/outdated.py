@@ -1,0 +1,32 @@
+"""Whether a result is of what its recipe says today. Pure: what was trained and the recipe in, one line out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+
+from export.recipe import Recipe
+from export.report.results import Trained
+
+PARTS = {
+    "augment": "other views", "training": "another schedule", "model": "another network", "start": "other beginnings",
+    "distil": "other teachers", "crop": "another crop",
+}  # fmt: skip
+"""part of a recipe -> how the line says that it has changed since"""
+
+
+def changed(then: Trained, today: Recipe) -> str:
+    """Such as "with other views than the recipe's of today"; "" where nothing that makes a result has changed."""
+    now = today.model_dump(mode="json")
+    was = _as_read_today({**now, **then.model_dump(mode="json", include=set(PARTS))})
+    words = [word for part, word in PARTS.items() if was[part] != now[part]]
+    return f"with {' and '.join(words)} than the recipe's of today" if words else ""
+
+
+def _as_read_today(recipe: dict[str, Any]) -> dict[str, Any]:
+    """With the keys that have been added since, at their defaults; as it is where one of its keys is gone."""
+    try:
+        return Recipe.model_validate(recipe).model_dump(mode="json")
+    except ValidationError:
+        return recipe
