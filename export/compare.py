@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from export import adversarial, checkpoint, data, pixelfusion, recipe, score, train
+from export import adversarial, checkpoint, data, models, pixelfusion, recipe, score, train
 from export.data.faces import Faces
 from export.errors import ExportError
 from export.models.network import Network
+from export.recipe import Recipe
 from export.report import cost, outdated, results
-from export.report.results import System
+from export.report.results import System, Training
 from export.train import Job
 
 Say = Callable[[str], None]
 RUNS = Path("runs")
+FUSION = "pixel-fusion.json"
 
 
 def missing(recipes: Path, into: Path, reduced: bool, minutes: float | None, say: Say) -> None:
@@ -29,35 +33,77 @@ def missing(recipes: Path, into: Path, reduced: bool, minutes: float | None, say
         job = Job(file, folder(file.stem, reduced), reduced, minutes)
         known = have.get(f"{file.stem}-reduced" if reduced else file.stem)
         try:
-            if known:
+            if job.recipe.model.name == train.GENERATOR:
+                _generator(job, into.parent, say)
+            elif known:
                 _tell_outdated(known, job, into, say)
-                continue
-            train.train(job, say)
-            if job.recipe.model.name != train.GENERATOR:
+            else:
+                train.train(job, say)
                 results.write(score.score(job, say), into)
-            elif job.recipe.data.name == train.SCENES:
-                fusion(job, into.parent, say)
         except (ExportError, RuntimeError, ValueError) as e:  # torch's own, such as memory: the others go on
             say(f"{file.stem}: passed over: {' '.join(str(e).split())}")
 
 
 def _tell_outdated(known: System, job: Job, into: Path, say: Say) -> None:
-    differs = outdated.changed(known.trained, job.recipe) if known.trained else ""
-    if differs:
+    if differs := outdated.changed(known.trained, job.recipe) if known.trained else "":
         anew = f"to have it made anew, delete {into.name}/{known.key}.json and {job.out}"
         say(f"{known.key}: its result was trained {differs}; {anew}")
 
 
+def _generator(job: Job, into: Path, say: Say) -> None:
+    """One of scenes is measured where that has not been done. One of faces has no figures of its own: whoever starts
+    from it trains it."""
+    if job.recipe.data.name != train.SCENES:
+        return
+    file = into / FUSION
+    about = results.read_one(file, results.PixelFusion).about if file.is_file() else None
+    if about is None or job.recipe.name not in about.recipes:
+        train.train(job, say)
+        fusion(job, into, say)
+    elif about.model and about.model != job.recipe.model.options:
+        anew = f"to have it made anew, delete {FUSION} and {job.out}"
+        say(f"{job.recipe.name}: {FUSION} was measured with other options than the recipe's of today; {anew}")
+
+
 def fusion(job: Job, into: Path, say: Say) -> Path:
-    """Figures of merit of a trained scene generator beside the classical methods, on the pairs held out."""
+    """Figures of merit of a trained scene generator beside the classical methods, on the pairs held out.
+
+    Raises InputError when its training is not finished.
+    """
     pairs, unused = pixelfusion.read_pairs(data.fer2013.data_root())
     train.tell_unused(unused, job.out / train.UNUSED, say)
-    held_out = pixelfusion.split_pairs(pairs)[1]
+    seen, held_out = pixelfusion.split_pairs(pairs)
+    state = score.kept(job.out / train.NETWORK)
     table = pixelfusion.compare_fusion(job.out / adversarial.FILE, held_out, say)
-    command = f"python -m export score export/recipes/{job.file.name}"
-    path = into / "pixel-fusion.json"
-    pixelfusion.write_results(path, table, pairs=len(held_out), dataset="RoadScene (held out) and TNO", command=command)
+    about = results.AboutFusion(
+        pairs=len(held_out), dataset="RoadScene (held out) and TNO",
+        command=f"python -m export score export/recipes/{job.file.name}", **_made(state),
+        data_fingerprint=state["data"] or _fingerprint(seen),
+    )  # fmt: skip
+    path = into / FUSION
+    pixelfusion.write_results(path, table, **about.model_dump(mode="json"))
     return path
+
+
+def _made(state: dict[str, Any]) -> dict[str, Any]:
+    """What a generator's checkpoint says of its training."""
+    then, spent = Recipe.model_validate(state["recipe"]), state["spent"]
+    o = models.options(then.model, adversarial.WganOptions)
+    training = Training(
+        cpu_minutes=round(spent["cpu"] / 60, 1), wall_minutes=round(spent["wall"] / 60, 1), epochs=spent["epochs"],
+        images_seen=spent["epochs"] * o.steps * o.critic_steps * o.batch, width=score.FULL,
+        precision=spent["precision"], budget_minutes=spent["budget"],
+    )  # fmt: skip
+    machine = results.Machine(**spent["machine"])
+    about = {"recipes": (then.name,), "seed": then.seed, "model": then.model.options}
+    return {**about, "machine": machine, "training": training}
+
+
+def _fingerprint(pairs: Sequence[pixelfusion.Pair]) -> str:
+    digest = hashlib.sha256()
+    for pair in pairs:
+        digest.update(pair.visible.tobytes() + pair.infrared.tobytes())
+    return digest.hexdigest()
 
 
 def folder(name: str, reduced: bool) -> Path:

@@ -77,6 +77,19 @@ def _finished(path: Path, recipe: Recipe, part: protocol.Part) -> checkpoint.Tra
     return trained
 
 
+def kept(path: Path) -> dict[str, Any]:
+    """All that a finished training left behind, its recipe and cost among it. Raises InputError when there is none."""
+    try:
+        state = checkpoint.read_state(path)
+        if not {"recipe", "data", "spent"} <= set(state):
+            raise ValueError
+    except FileNotFoundError:
+        raise InputError(f"{path}: no checkpoint; run `python -m export train` first") from None
+    except Exception as e:  # torch, pickle and zip raise types of their own
+        raise InputError(f"{path}: not a checkpoint of this stage ({type(e).__name__}); train again") from None
+    return state
+
+
 @dataclass(frozen=True)
 class Answers:
     """modes: camera state -> calibrated probabilities [N, K]; person: [N] or None; clean: bool [N] or None."""
@@ -250,9 +263,9 @@ def _training(job: Job, recipe: Recipe, trained: list[checkpoint.Trained]) -> Tr
 
 def _trained(folder: Path, budget: float | None) -> TrainedWith:
     """What the checkpoint says: today's recipe may be another."""
-    then = checkpoint.read_state(folder / train.NETWORK)["recipe"]
-    kept = {key: then[key] for key in PARTS if key in then}
-    return TrainedWith(**kept, planned=_planned(folder, then["training"]["steps"], budget))
+    then = kept(folder / train.NETWORK)["recipe"]
+    told = {key: then[key] for key in PARTS if key in then}
+    return TrainedWith(**told, planned=_planned(folder, then["training"]["steps"], budget))
 
 
 def _planned(folder: Path, steps: list[dict[str, Any]], budget: float | None) -> dict[str, Any]:

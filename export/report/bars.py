@@ -113,7 +113,8 @@ def _wgan(m: Material) -> list[Judged]:
     trained = {k: row for k, row in methods.items() if "wgan" in k.lower() and average}
     if not trained:
         return [_wgan_row("wgan", "", "not measured", command)]
-    return [_judged_wgan(name, row, average, command) for name, row in trained.items()]
+    caveat = "; mind its caveat under Pixel fusion" if m.fusion and m.caveats(m.fusion.about.recipes) else ""
+    return [_judged_wgan(name, row, average, caveat, command) for name, row in trained.items()]
 
 
 def _wgan_row(name: str, reached: str, verdict: Verdict, command: str) -> Judged:
@@ -121,8 +122,8 @@ def _wgan_row(name: str, reached: str, verdict: Verdict, command: str) -> Judged
     return Judged(f"Pixel fusion, {name}", asked, reached, verdict, command)
 
 
-def _judged_wgan(name: str, row: dict[str, float], average: dict[str, float], command: str) -> Judged:
-    said = ", ".join(f"{k} {row[k]:.4f} against {average[k]:.4f}" for k in MERITS if k in row)
+def _judged_wgan(name: str, row: dict[str, float], average: dict[str, float], caveat: str, command: str) -> Judged:
+    said = ", ".join(f"{k} {row[k]:.4f} against {average[k]:.4f}" for k in MERITS if k in row) + caveat
     if any(k not in row for k in MERITS):
         return _wgan_row(name, said, "not measured", command)
     return _wgan_row(name, said, "met" if all(row[k] > average[k] for k in MERITS) else "not met", command)

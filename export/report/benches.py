@@ -10,7 +10,7 @@ from export import statistics as tests
 from export.report import cells, figures
 from export.report.document import Block, Code, Heading, Image, Items, Paragraph, Strong, Table, Text
 from export.report.material import Material
-from export.report.results import PixelFusion, System
+from export.report.results import AboutFusion, PixelFusion, System
 from export.report.singles import FUSED, Standing
 
 NOTHING = Paragraph("No result yet.")
@@ -119,8 +119,17 @@ def pixel(m: Material) -> list[Block]:
     further = "".join(f" {k}: {v}." for k, v in (about.model_extra or {}).items())
     said = f"Means over {about.pairs} aligned pairs{where}; larger is better, the best is bold.{further} Made by "
     blocks: list[Block] = [head, Paragraph((said, Code(about.command), ".")), _fusion_table(f)]
-    blocks += [Items(lines)] if (lines := tuple(_against_average(f))) else []
+    lines = (*_against_average(f), *_seen(about), *m.caveats(about.recipes))
+    blocks += [Items(lines)] if lines else []
     return [*blocks, Image(path, "Fusion metrics by method, one panel each")]
+
+
+def _seen(about: AboutFusion) -> list[Text]:
+    """What the trained method is, as its checkpoint says."""
+    if not about.model:
+        return []
+    said = ", ".join(f"{k} {v}" for k, v in about.model.items())
+    return [(*[part for name in about.recipes for part in (Code(name), ": ")], f"{said}.")]
 
 
 def _against_average(f: PixelFusion) -> list[Text]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from export import recipe as recipes
 from export.errors import RecipeError
 from export.report import outdated, published, results, singles
-from export.report.document import Code, Text
+from export.report.document import Code, Strong, Text
 from export.report.results import PixelFusion, Published, System
 from export.report.singles import Standing
 
@@ -38,6 +38,8 @@ class Plan:
     """results of others say that it was trained: a part, or a generator that pixel fusion was measured with"""
     note: str = ""
     """why there are no figures, as the recipe says itself"""
+    caveat: str = ""
+    """what a reader of its figures must know of how it was made"""
     family: str = "early"
     role: str = "system"
     start: dict[str, str] = field(default_factory=dict)
@@ -45,7 +47,7 @@ class Plan:
 
     @property
     def remark(self) -> Text:
-        if self.used:
+        if self.used and not self.note:
             return "trained as a part of others, no accuracy of its own"
         return self.note or ("not trained yet: ", Code(self.command))
 
@@ -99,6 +101,11 @@ class Material:
             return None
         return outdated.changed(system.trained, recipes.read(plan.path, system.variant == "reduced"))
 
+    def caveats(self, names: Iterable[str]) -> list[Text]:
+        """What the recipes themselves say of how they were made."""
+        told = [p for name in names if (p := self.recipes.get(name)) and p.caveat]
+        return [(Strong("Caveat: "), Code(p.recipe), f" {p.caveat}") for p in told]
+
     def standing(self, system: System) -> Standing:
         """A fused system beside its single modalities."""
         plan = self.recipes.get(system.recipe)
@@ -151,8 +158,11 @@ def _plan(path: Path, parts: set[str]) -> Plan:
     paper = paper if paper in published.read()[0] else OURS
     # The last folders are enough to type, and say nothing of the machine the report was made on.
     where = Path(*path.parts[-3:]).as_posix()
+
+    def said(key: str, default: str = "") -> str:
+        return str(raw.get(key, default)).strip()
+
     return Plan(
-        recipe, paper, str(raw.get("title", recipe)), path, f"python -m export train {where}", recipe in parts,
-        str(raw.get("note", "")), str(raw.get("family", "early")), str(raw.get("role", "system")),
-        dict(raw.get("start", {})),
+        recipe, paper, said("title", recipe), path, f"python -m export train {where}", recipe in parts, said("note"),
+        said("caveat"), said("family", "early"), said("role", "system"), dict(raw.get("start", {})),
     )  # fmt: skip

@@ -235,6 +235,14 @@ class AboutFusion(BaseModel):
     """what makes the file anew"""
     recipes: tuple[str, ...] = ()
     """recipes of the trained methods in it"""
+    seed: int | None = None
+    """None, as for all that follow: measured before this was noted"""
+    data_fingerprint: str = ""
+    """sha256 of the training pairs' pixels"""
+    machine: Machine | None = None
+    training: Training | None = None
+    model: dict[str, Any] = {}
+    """the trained method's options, as its checkpoint says"""
 
 
 class PixelFusion(Part):

@@ -7,7 +7,7 @@ from collections import Counter
 from export.report import bars, cells, figures
 from export.report.document import Block, Code, Gallery, Heading, Image, Items, Paragraph, Strong, Table, Text
 from export.report.material import OURS, Material, Plan
-from export.report.results import System
+from export.report.results import Machine, System, Training
 
 _COLUMNS = (
     "System", "Data", "Accuracy % [95 %]", "Published", "How that stands to ours", "Macro precision %",
@@ -90,7 +90,7 @@ def _systems(m: Material, paper: str) -> list[Block]:
     ]
     blocks += [Items(cells.reasons(beside))] if beside else []
     if mine:
-        blocks += [_modes(mine), _protocols(mine)]
+        blocks += [_modes(mine), _protocols(m, mine)]
     for s in mine:
         blocks += [Heading(3, f"Figures of {s.key}"), Gallery(pictures(m, s))]
     return blocks
@@ -129,7 +129,7 @@ def _modes(systems: list[System]) -> Table:
     return Table(columns, tuple(rows), frozenset(range(2, 9)), "Each state of the camera.")
 
 
-def _protocols(systems: list[System]) -> Items:
+def _protocols(m: Material, systems: list[System]) -> Items:
     """What was measured how, each protocol and each simulation said once, then what is each recipe's own."""
     shared: dict[tuple[str, str], list[System]] = {}
     for s in systems:
@@ -137,7 +137,12 @@ def _protocols(systems: list[System]) -> Items:
         if s.simulated:
             shared.setdefault(("Simulated: ", f"{s.simulated}."), []).append(s)
     lines: list[Text] = [(Strong(mark), said, *_whose(of, systems)) for (mark, said), of in shared.items()]
-    return Items((*lines, *map(_own, systems)))
+    return Items((*lines, *map(_own, systems), *m.caveats(_named(systems))))
+
+
+def _named(systems: list[System]) -> dict[str, None]:
+    """Their recipes and those they begin with, each once."""
+    return dict.fromkeys(name for s in systems for name in (s.recipe, *s.training.starts_from))
 
 
 def _whose(of: list[System], systems: list[System]) -> tuple[str, ...]:
@@ -176,7 +181,7 @@ def provenance(m: Material) -> list[Block]:
         "Recipe", "Seed", "Training data, sha256", "Processor", "Cores", "Precision", "Width", "Epochs", "Images seen",
         "CPU min", "Wall min", "Budget, CPU min", "Begins with",
     )  # fmt: skip
-    rows: list[tuple[Text, ...]] = [_origin(s) for s in m.systems]
+    rows: list[tuple[Text, ...]] = [*map(_origin, m.systems), *_fusion_origin(m)]
     if not rows:
         return []
     numeric = frozenset({1, 4, 7, 8, 9, 10, 11})
@@ -206,10 +211,21 @@ def _trained_with(m: Material) -> Table:
 
 
 def _origin(s: System) -> tuple[Text, ...]:
-    t, machine = s.training, s.machine
+    return _made(s.key, s.seed, s.data_fingerprint, s.machine, s.training)
+
+
+def _fusion_origin(m: Material) -> list[tuple[Text, ...]]:
+    """The trained method of the fusion table, where its file says how it was made."""
+    about = m.fusion.about if m.fusion else None
+    if about is None or about.seed is None or about.machine is None or about.training is None:
+        return []
+    return [_made(", ".join(about.recipes), about.seed, about.data_fingerprint, about.machine, about.training)]
+
+
+def _made(key: str, seed: int, fingerprint: str, machine: Machine, t: Training) -> tuple[Text, ...]:
     where = f"{machine.processor}, {machine.accelerator}" if machine.accelerator else machine.processor
     return (
-        Code(s.key), str(s.seed), Code(s.data_fingerprint[:16]), where, str(machine.cores), t.precision, t.width,
-        str(t.epochs), f"{t.images_seen:,}", cells.minutes(t.cpu_minutes), cells.minutes(t.wall_minutes),
+        Code(key), str(seed), Code(fingerprint[:16]), where, str(machine.cores), t.precision, t.width, str(t.epochs),
+        f"{t.images_seen:,}", cells.minutes(t.cpu_minutes), cells.minutes(t.wall_minutes),
         cells.minutes(t.budget_minutes), ", ".join(t.starts_from) or cells.NONE,
     )  # fmt: skip
