@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from export import adversarial, checkpoint, data, models, pixelfusion, recipe, score, train
+from export import adversarial, checkpoint, data, models, pixelfusion, protocol, recipe, score, train
 from export.data.faces import Faces
 from export.errors import ExportError
 from export.models.network import Network
 from export.recipe import Recipe
 from export.report import cost, outdated, results
+from export.report.page import Networks
 from export.report.results import System, Training
 from export.train import Job
 
@@ -141,12 +142,27 @@ def trained(recipes: Path, system: System) -> Network | None:
         return None
 
 
-def for_maps(recipes: Path, say: Say) -> tuple[Faces | None, Callable[[System], object | None] | None]:
-    """Test faces and trained networks for the activation maps; (None, None) where the faces are not there."""
-    try:
-        faces = data.load("fer2013", "private")
-    except ExportError as e:
-        say(f"no activation maps: {e}")
-        return None, None
+def for_maps(recipes: Path, say: Say) -> tuple[Faces | None, Networks]:
+    """FER2013's test faces (None where they are not there), and for the activation maps each system's trained network
+    with faces of its own set that it was not trained on."""
+    kept: dict[str, Faces] = {}
 
-    return faces, lambda system: trained(recipes, system)
+    def shown(system: System) -> tuple[Network, Faces] | None:
+        network = trained(recipes, system)
+        if network is None:
+            return None
+        plan = recipe.read(recipes / f"{system.recipe}.toml", system.variant == "reduced")
+        key = f"{plan.data} {plan.crop} {plan.model.options.get('msx_is_lens')}"
+        try:
+            if key not in kept:
+                kept[key] = next(protocol.parts(plan, temporal=False)).test
+        except ExportError as e:
+            say(f"no activation maps of {system.key}: {e}")
+            return None
+        return network, kept[key]
+
+    try:
+        return data.load("fer2013", "private"), shown
+    except ExportError as e:
+        say(f"no mistakes of the bundle: {e}")
+        return None, shown

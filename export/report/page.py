@@ -17,8 +17,8 @@ if TYPE_CHECKING:  # the readers need OpenCV, the page alone does not
     from export.data.faces import Faces
 
 TITLE = "EdgeFER: the systems of five papers, trained and compared"
-Networks = Callable[[System], "object | None"]
-"""result -> its trained Network, or None where there are no weights"""
+Networks = Callable[[System], "tuple[object, Faces] | None"]
+"""result -> its trained Network and faces it was not trained on; None where there are no weights or no faces"""
 Say = Callable[[str], None]
 _INTRO = (
     "Every figure here is read from result files that the training and scoring commands wrote; none is typed in. "
@@ -38,15 +38,15 @@ def write_report(
     """Write ``out/report.md``, ``out/report.html`` and ``out/figures/``; returns the HTML file.
 
     ``results_dir`` holds ``systems/NAME.json`` and ``pixel-fusion.json``, ``recipes_dir`` one TOML per recipe. With
-    ``faces`` (test rows) and ``networks`` the page also has class activation maps of real faces, with ``bundle`` its
-    surest mistakes on them: keep ``out`` out of version control.
+    ``networks`` the page also has class activation maps of real faces, with ``faces`` (test rows of FER2013) and
+    ``bundle`` the bundle's surest mistakes: keep ``out`` out of version control.
 
     Raises InputError or RecipeError of one line naming the file that is broken.
     """
     out.mkdir(parents=True, exist_ok=True)
     m = material.read(results_dir, recipes_dir, out / "figures")
     say(f"report: {len(m.systems)} results, {len(m.pending)} recipes without one")
-    page = compose(m, activation_maps(m, faces, networks, say), mistakes(m, faces, bundle, say))
+    page = compose(m, activation_maps(m, networks, say), mistakes(m, faces, bundle, say))
     (out / "report.md").write_text(as_markdown.render(page, out), encoding="utf-8")
     target = out / "report.html"
     target.write_text(as_html.render(page), encoding="utf-8")
@@ -67,19 +67,19 @@ def compose(m: Material, maps: list[Block], wrong: list[Block]) -> Document:
     return page
 
 
-def activation_maps(m: Material, faces: Faces | None, networks: Networks | None, say: Say) -> list[Block]:
-    """One montage per trained system whose classes are those of ``faces``."""
-    if faces is None or networks is None:
-        return [Paragraph("Not drawn: they need the test faces (EDGEFER_DATA) and the trained weights.")]
+def activation_maps(m: Material, networks: Networks | None, say: Say) -> list[Block]:
+    """One montage per trained system whose weights and test faces are at hand."""
+    if networks is None:
+        return [Paragraph(_NO_MAPS)]
     from export.report import cam  # needs torch, the rest of the report does not
 
-    blocks: list[Block] = [Paragraph(_MAPS)]
+    blocks: list[Block] = []
     for s in m.systems:
-        network = networks(s) if s.labels == faces.classes else None
-        if isinstance(network, cam.Network):
+        network, faces = networks(s) or (None, None)
+        if isinstance(network, cam.Network) and faces is not None and s.labels == faces.classes:
             say(f"activation maps: {s.key}")
             blocks += [Heading(3, f"Where {s.key} looks"), _looks(m, s, cam.montage, network, faces)]
-    return blocks
+    return [Paragraph(_MAPS), *blocks] if blocks else [Paragraph(_NO_MAPS)]
 
 
 def mistakes(m: Material, faces: Faces | None, bundle: Bundle | None, say: Say) -> list[Block]:
@@ -112,7 +112,9 @@ def _looks(m: Material, s: System, draw: Callable[..., Path], network: object, f
 
 
 _MAPS = (
-    "Gradient-weighted maps (Selvaraju et al. 2017) at the last map of each lens's branch, as coarse as that is, for "
-    "one correctly classified test face per class. Red: speaks for the class. The faces are the data publisher's: do "
-    "not pass them on."
+    "Gradient-weighted maps (Selvaraju et al. 2017) at the last map in space of each modality's branch, as coarse as "
+    "that is, for one correctly classified test face per class (where people are held out in turn, of the first fold; "
+    "a network of sequences sees one frame all the time). MSX is shown as the network derives it. Red: speaks for the "
+    "class. The faces are the data publisher's: do not pass them on."
 )
+_NO_MAPS = "Not drawn: they need the test faces (EDGEFER_DATA) and the trained weights (runs/)."
