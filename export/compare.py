@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from export import adversarial, checkpoint, data, models, pixelfusion, protocol, recipe, score, train
+from export import adversarial, checkpoint, data, models, pixelfusion, protocol, provenance, recipe, score, train
 from export.data.faces import Faces
 from export.errors import ExportError
 from export.models.network import Network
@@ -74,7 +74,7 @@ def fusion(job: Job, into: Path, say: Say) -> Path:
     pairs, unused = pixelfusion.read_pairs(data.fer2013.data_root())
     train.tell_unused(unused, job.out / train.UNUSED, say)
     seen, held_out = pixelfusion.split_pairs(pairs)
-    state = score.kept(job.out / train.NETWORK)
+    state = provenance.kept(job.out / train.NETWORK)
     table = pixelfusion.compare_fusion(job.out / adversarial.FILE, held_out, say)
     about = results.AboutFusion(
         pairs=len(held_out), dataset="RoadScene (held out) and TNO",
@@ -92,7 +92,7 @@ def _made(state: dict[str, Any]) -> dict[str, Any]:
     o = models.options(then.model, adversarial.WganOptions)
     training = Training(
         cpu_minutes=round(spent["cpu"] / 60, 1), wall_minutes=round(spent["wall"] / 60, 1), epochs=spent["epochs"],
-        images_seen=spent["epochs"] * o.steps * o.critic_steps * o.batch, width=score.FULL,
+        images_seen=spent["epochs"] * o.steps * o.critic_steps * o.batch, width=provenance.FULL,
         precision=spent["precision"], budget_minutes=spent["budget"],
     )  # fmt: skip
     machine = results.Machine(**spent["machine"])

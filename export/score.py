@@ -6,10 +6,8 @@ Float32 in torch, batches of undisturbed crops, one pass; the graph that leaves 
 
 from __future__ import annotations
 
-import contextlib
-import json
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,17 +17,27 @@ import numpy.typing as npt
 import torch
 
 from edgefer.types import F32
-from export import checkpoint, data, lenses, metrics, onnx_graph, protocol, statistics, temporal_graph, train, trainer
+from export import (
+    checkpoint,
+    data,
+    lenses,
+    metrics,
+    onnx_graph,
+    protocol,
+    provenance,
+    statistics,
+    temporal_graph,
+    train,
+    trainer,
+)  # fmt: skip
 from export.data.faces import Faces, Labels
 from export.errors import InputError
 from export.evaluate import GAINS, darkened
 from export.models.network import Network, Temporal
 from export.recipe import Recipe
 from export.report import cost
-from export.report.outdated import PARTS
 from export.report.results import (
     CleanMode,
-    CurvePoint,
     Estimate,
     Fold,
     Latency,
@@ -38,14 +46,11 @@ from export.report.results import (
     Mode,
     Reliability,
     System,
-    Training,
 )  # fmt: skip
-from export.report.results import Trained as TrainedWith
 from export.train import Job
 from export.trainer import Say
 
 BINS = 15
-FULL = "full size"
 Probs = npt.NDArray[np.float64]
 
 
@@ -58,11 +63,12 @@ def score(job: Job, say: Say) -> System:
     found = {**_identity(job, recipe), **_network(trained[0], recipe, parts[0].test), **_tested(parts, answers)}
     if recipe.data.name == "fer2013":
         found["darkness"] = _darkness(trained[0].model, parts[0], recipe, say)
+    then = provenance.trained(job.out / parts[0].name)
     return System(
-        **found, machine=Machine(**trained[0].spent["machine"]), training=_training(job, recipe, trained),
-        trained=_trained(job.out / parts[0].name, trained[0].spent["budget"]),
+        **found, machine=Machine(**trained[0].spent["machine"]), trained=then,
+        training=provenance.training(job, trained, then.start),
         protocol=protocol.line(recipe, len(parts[0].train), sum(len(x.labels) for x in answers)),
-        curve=_curve(job.out / parts[0].name / "training.jsonl"),
+        curve=provenance.curve(job.out / parts[0].name),
         extra=_extra(trained[0].model, Answers.pooled(answers)),
     )  # fmt: skip
 
@@ -75,19 +81,6 @@ def _finished(path: Path, recipe: Recipe, part: protocol.Part) -> checkpoint.Tra
     if trained.labels != part.train.classes or (recipe.training.steps and trained.data != part.train.fingerprint):
         raise InputError(f"{path}: trained on other data than {recipe.data.name} {part.name}; train again")
     return trained
-
-
-def kept(path: Path) -> dict[str, Any]:
-    """All that a finished training left behind, its recipe and cost among it. Raises InputError when there is none."""
-    try:
-        state = checkpoint.read_state(path)
-        if not {"recipe", "data", "spent"} <= set(state):
-            raise ValueError
-    except FileNotFoundError:
-        raise InputError(f"{path}: no checkpoint; run `python -m export train` first") from None
-    except Exception as e:  # torch, pickle and zip raise types of their own
-        raise InputError(f"{path}: not a checkpoint of this stage ({type(e).__name__}); train again") from None
-    return state
 
 
 @dataclass(frozen=True)
@@ -248,54 +241,6 @@ def _extra(network: Network, a: Answers) -> dict[str, float]:
         names = list(network.get_submodule("singles")._modules)
         out |= {f"weight of {m}": round(float(w), 2) for m, w in zip(names, weights, strict=True)}
     return out
-
-
-def _training(job: Job, recipe: Recipe, trained: list[checkpoint.Trained]) -> Training:
-    total = {key: sum(t.spent[key] for t in trained) for key in ("cpu", "wall", "rows")}
-    width = "as [reduced.model] of the recipe" if job.reduced else FULL
-    made = trained[0].spent
-    return Training(
-        cpu_minutes=round(total["cpu"] / 60, 1), wall_minutes=round(total["wall"] / 60, 1), epochs=trained[0].epoch,
-        images_seen=int(total["rows"]), width=width, precision=made["precision"],
-        budget_minutes=trained[0].spent["budget"], starts_from=tuple(dict.fromkeys(recipe.start.values())),
-    )  # fmt: skip
-
-
-def _trained(folder: Path, budget: float | None) -> TrainedWith:
-    """What the checkpoint says: today's recipe may be another."""
-    then = kept(folder / train.NETWORK)["recipe"]
-    told = {key: then[key] for key in PARTS if key in then}
-    return TrainedWith(**told, planned=_planned(folder, then["training"]["steps"], budget))
-
-
-def _planned(folder: Path, steps: list[dict[str, Any]], budget: float | None) -> dict[str, Any]:
-    """step -> sizes: the recipe's own without a budget, else those of the plan that was made for this one."""
-    if steps and budget is not None:
-        plan: dict[str, Any] = {}
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            plan = json.loads((folder / train.PLAN).read_text(encoding="utf-8"))
-        steps = plan["steps"] if plan.get("minutes") == budget else []
-    return {s["name"]: tuple(map(tuple, s["sizes"])) for s in steps}
-
-
-def _curve(file: Path) -> tuple[CurvePoint, ...]:
-    if not file.is_file():
-        return ()
-    rows = list(_last_of_each(file.read_text(encoding="utf-8").splitlines()))
-    return tuple(
-        CurvePoint(epoch=k + 1, step=r["step"], loss=r["loss"], watch=r["watch"], lr=r["lr"])
-        for k, r in enumerate(rows)
-    )
-
-
-def _last_of_each(lines: list[str]) -> Iterable[dict[str, Any]]:
-    """The last row of every epoch: one that was cut off is repeated after a restart, and may be torn."""
-    found: dict[tuple[str, int], dict[str, Any]] = {}
-    for line in lines:
-        with contextlib.suppress(ValueError, KeyError):
-            row = json.loads(line)
-            found[row["step"], row["epoch"]] = row
-    return found.values()
 
 
 def latency(network: Network, side: int) -> Latency:

@@ -68,6 +68,11 @@ def differs(said: str | None) -> Text:
     return Strong(f"trained {said}") if said else "as the recipe of today"
 
 
+def total(minutes: float, untold: list[str]) -> str:
+    """``79.4``, or ``2.4 and that of zou2021-wgan`` where nobody can tell what one of the parts cost."""
+    return f"{minutes:.1f} and that of {', '.join(untold)}" if untold else f"{minutes:.1f}"
+
+
 def name(system: System) -> Text:
     return (f"{system.title} ", Code(system.key))
 

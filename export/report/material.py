@@ -121,18 +121,19 @@ class Material:
             if recipe in f.recipes and f.metric.startswith(("accuracy", "average"))
         ]
 
-    def total_cpu(self, system: System) -> float | None:
-        """CPU minutes of a recipe and of all it begins with, each once; None when one of them has no result."""
-        needed, queue = dict[str, System](), [system]
+    def total_cpu(self, system: System) -> tuple[float, list[str]]:
+        """CPU minutes of a recipe and of all it begins with, each once; and those of which nobody can tell."""
+        spent: dict[str, float | None] = {system.recipe: system.training.cpu_minutes}
+        queue = [system]
         while queue:
-            one = queue.pop()
-            if one.key not in needed:
-                needed[one.key] = one
-                starts = [self.find(name, one.variant) for name in one.training.starts_from]
-                if None in starts:
-                    return None
-                queue += [s for s in starts if s]
-        return sum(s.training.cpu_minutes for s in needed.values())
+            one = queue.pop().training
+            spent = {**one.parts, **spent}
+            for name in one.starts_from:
+                if name not in spent:
+                    part = self.result(name, system.variant)
+                    spent[name] = part.training.cpu_minutes if part else None
+                    queue += [part] if part else []
+        return sum(x for x in spent.values() if x is not None), [name for name, x in spent.items() if x is None]
 
 
 def read(results_dir: Path, recipes_dir: Path, pictures: Path) -> Material:

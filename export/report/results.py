@@ -127,6 +127,10 @@ class Training(Part):
     """the CPU budget it was held to; None: none"""
     starts_from: tuple[str, ...] = ()
     """recipes whose weights it begins with"""
+    parts: dict[str, float | None] = {}
+    """CPU minutes of each of these and of what they begin with in turn, as their checkpoints say; None: that cannot be
+    told (weights of others, a checkpoint that is gone); {}: it begins with nothing, or is measured before this was
+    noted"""
 
 
 class Trained(Part):

@@ -24,7 +24,7 @@ def overview(m: Material) -> list[Block]:
         (
             cells.name(s), m.short(s.paper), s.dataset, cells.estimate(s.headline.accuracy), cells.large(s.parameters),
             cells.minutes(s.training.budget_minutes), cells.minutes(s.training.cpu_minutes),
-            cells.minutes(m.total_cpu(s)), cells.differs(m.differs(s)), "yes" if s.simulated else "no",
+            cells.total(*m.total_cpu(s)), cells.differs(m.differs(s)), "yes" if s.simulated else "no",
         )
         for s in ordered
     ]  # fmt: skip

@@ -12,7 +12,7 @@ pytest.importorskip("torch", reason="needs the export extra")
 for needed in ("onnx", "onnxscript", "onnxruntime", "matplotlib"):
     pytest.importorskip(needed, reason="needs the export and cpu extras")
 
-from export import compare, recipe, score, train  # noqa: E402
+from export import checkpoint, compare, models, provenance, recipe, score, train  # noqa: E402
 from export.report import cells, outdated, results, write_report  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("default")]
@@ -67,8 +67,29 @@ def test_a_result_says_what_was_trained_and_not_what_the_recipe_says_by_now(
     assert outdated.changed(found.trained, recipe.read(file)) == "with other views than the recipe's of today"
     assert results.read_one(results.write(found, file.parent), results.System) == found
     (job.out / train.PLAN).write_text("{")
-    assert score._trained(job.out, 0.1).planned == {}
-    assert score._trained(job.out, None).planned == {"joined": ((12, 1), (16, 1))}
+    assert provenance.trained(job.out).planned == {}, "nobody can tell how many epochs the budget paid for"
+
+
+def test_a_result_notes_what_its_parts_cost_though_they_have_none(file: Path) -> None:
+    """Through another recipe too; of weights of others and of what is gone nobody can tell."""
+    runs, folder = file.parent.parent / "runs", file.parent
+    begun = {"one": {}, "two": {"modal": "one"}, "three": {"modal": "two", "fc": "gone", "modal.gate": "x.pth"}}
+    for name, start in begun.items():
+        plan = recipe.read(file).model_copy(update={"name": name, "start": start})
+        (folder / f"{name}.toml").write_text(ONE.replace('"one"', f'"{name}"').replace("[augment]", _toml(start)))
+        made = models.build(plan.model, 7)
+        (runs / name).mkdir(parents=True)
+        kept = checkpoint.finished(made, plan, (), "", {"epochs": 1, "cpu": 60.0 * len(name)})
+        checkpoint.write(runs / name / train.NETWORK, kept)
+    job = train.Job(folder / "three.toml", runs / "three")
+    assert provenance.parts(job, begun["three"]) == {"two": 3.0, "one": 3.0, "gone": None, "x.pth": None}
+    assert provenance.parts(job.beside("one"), {}) == {}
+    (runs / "two" / train.NETWORK).write_bytes(b"torn")
+    assert provenance.parts(job, begun["three"])["two"] is None
+
+
+def _toml(start: dict[str, str]) -> str:
+    return "[start]\n" + "\n".join(f'"{k}" = "{v}"' for k, v in start.items()) + "\n[augment]"
 
 
 def test_what_has_changed_since_is_named(file: Path) -> None:

@@ -16,7 +16,7 @@ pytest.importorskip("matplotlib", reason="the report's figures")
 from report_samples import estimate, mode, system
 
 from export.errors import InputError, RecipeError
-from export.report import as_html, as_markdown, benches, material, published, results, sections, write_report
+from export.report import as_html, as_markdown, benches, cells, material, published, results, sections, write_report
 from export.report.document import Code, Document, Heading, Items, Paragraph, Strong, Table
 from export.report.results import AboutFusion, Fold, PixelFusion
 
@@ -320,14 +320,25 @@ def test_fusion_methods_must_share_their_metrics() -> None:
 
 
 def test_the_cost_of_a_recipe_includes_what_it_begins_with(world: Path) -> None:
-    plan = system().training.model_dump() | {"starts_from": ("zou2021-pyconv",)}
-    results.write(system("next", training=plan), world / "results" / "systems")
-    lost = system("lost", training=plan | {"starts_from": ("gone",)})
-    results.write(lost, world / "results" / "systems")
+    """From the parts' own results, or as noted; what nobody can tell is named, and a part of another width is none."""
+
+    def add(recipe: str, **changes: Any) -> None:
+        variant = changes.pop("variant", "full")
+        plan = system().training.model_dump() | {"starts_from": ("zou2021-pyconv",), **changes}
+        results.write(system(recipe, training=plan, variant=variant), world / "results" / "systems")
+
+    add("next")
+    add("lost", starts_from=("gone", "next"))
+    add("told", starts_from=("next", "gone"), parts={"next": 1.0, "zou2021-pyconv": 2.0, "gone": 4.0})
+    add("small", variant="reduced")
+    add("foreign", starts_from=("net.pth",), parts={"net.pth": None})
     m = material.read(world / "results", world / "recipes", world)
-    by_key = {s.key: s for s in m.systems}
-    assert m.total_cpu(by_key["next"]) == pytest.approx(79.0)
-    assert m.total_cpu(by_key["lost"]) is None
+    cost = {s.recipe: cells.total(*m.total_cpu(s)) for s in m.systems}
+    assert cost["next"] == "79.0"
+    assert cost["lost"] == "118.5 and that of gone"
+    assert cost["told"] == "46.5"
+    assert cost["small"] == "39.5 and that of zou2021-pyconv"
+    assert cost["foreign"] == "39.5 and that of net.pth"
 
 
 def test_published_figures_are_beside_the_recipes_they_name(tmp_path: Path) -> None:
