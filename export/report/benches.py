@@ -7,7 +7,7 @@ import statistics
 import numpy as np
 
 from export import statistics as tests
-from export.report import cells, figures
+from export.report import cells, figures, literature
 from export.report.document import Block, Code, Heading, Image, Items, Paragraph, Strong, Table, Text
 from export.report.material import Material
 from export.report.results import AboutFusion, PixelFusion, System
@@ -19,7 +19,8 @@ _ORDER = ("visible", "infrared", "msx", "early", "late", "pixel", "temporal")
 
 def ablations(m: Material) -> list[Block]:
     """Each variant beside the recipe it varies: attention, training steps, modules."""
-    return [Heading(2, "Ablations"), *_beside(m, "ablation", "What differs")]
+    beside = _beside(m, "ablation", "What differs")
+    return [Heading(2, "Ablations"), *beside, *literature.without_recipe(m)]
 
 
 def backbones(m: Material) -> list[Block]:

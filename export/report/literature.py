@@ -42,20 +42,42 @@ _CLAIMS = (
 
 def everything(m: Material) -> list[Block]:
     blocks: list[Block] = [Heading(2, "Every published figure")]
-    blocks.append(Paragraph("As printed: accuracy and the like in percent, shares where the paper prints shares."))
+    blocks.append(Paragraph(_EVERYTHING))
     for key, paper in m.papers.items():
         blocks.append(Heading(3, paper.citation))
         blocks.append(_listing([f for f in m.literature if f.paper == key]))
     return blocks
 
 
+_EVERYTHING = (
+    "As printed: accuracy and the like in percent, shares where the paper prints shares. What a paper quotes or "
+    "compares with has no recipe here unless one is named."
+)
+
+
 def _listing(figures: list[Figure]) -> Table:
     grouped: dict[tuple[str, ...], list[str]] = {}
     for f in figures:
-        key = (f.system, f.dataset, f.where, f.split, f.status)
+        key = (f.system, f.dataset, f.where, f.split, f.status, _beside(f))
         grouped.setdefault(key, []).append(f"{f.metric} {f.value:g}")
-    rows: list[tuple[Text, ...]] = [(s, d, "; ".join(v), w, p, t) for (s, d, w, p, t), v in grouped.items()]
-    return Table(("System", "Data", "Figures", "Where", "Split as stated", "How it stands"), tuple(rows))
+    rows: list[tuple[Text, ...]] = [(s, d, "; ".join(v), w, p, t, b) for (s, d, w, p, t, b), v in grouped.items()]
+    columns = ("System", "Data", "Figures", "Where", "Split as stated", "How it stands", "Our recipe")
+    return Table(columns, tuple(rows))
+
+
+def _beside(f: Figure) -> str:
+    return ", ".join(f.recipes) or (f"none: {f.no_recipe}" if f.no_recipe else "–")
+
+
+def without_recipe(m: Material) -> list[Block]:
+    """Figures of the papers' own systems that nothing here stands beside, each with the reason."""
+    rows: list[tuple[Text, ...]] = [
+        (f"{m.short(f.paper)}, {f.system}", f.dataset, f"{f.metric} {f.value:g}", f.where, f.status, f.no_recipe)
+        for f in m.literature
+        if f.no_recipe
+    ]
+    columns = ("System", "Data", "Figure", "Where", "How it stands", "Why there is no recipe")
+    return [Table(columns, tuple(rows), caption="Published, and no recipe stands beside it.")] if rows else []
 
 
 def _pivot(figures: list[Figure]) -> Table:

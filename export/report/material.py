@@ -116,10 +116,16 @@ class Material:
         if own:
             return list(own)
         return [
-            Published(figure=f.value, what=f"{f.metric}, {f.dataset}", where=f.where, status=f.status, reason=f.reason)
+            Published(figure=f.value, what=f"{f.metric}, {f.dataset}", where=self._where(f, recipe), status=f.status,
+                      reason=f.reason)
             for f in self.literature
             if recipe in f.recipes and f.metric.startswith(("accuracy", "average"))
-        ]
+        ]  # fmt: skip
+
+    def _where(self, f: published.Figure, recipe: str) -> str:
+        """With the paper's name where it is not the recipe's own."""
+        plan = self.recipes.get(recipe)
+        return f.where if plan is None or plan.paper == f.paper else f"{self.short(f.paper)}, {f.where}"
 
     def total_cpu(self, system: System) -> tuple[float, list[str]]:
         """CPU minutes of a recipe and of all it begins with, each once; and those of which nobody can tell."""

@@ -46,6 +46,8 @@ class _Table(_Part):
     """[system, one value per metric]"""
     recipes: dict[str, list[str]] = {}
     """system -> our recipes that stand beside it"""
+    no_recipe: dict[str, str] = {}
+    """system of the paper's own -> why it has none"""
 
 
 class _File(_Part):
@@ -68,6 +70,8 @@ class Figure(_Part):
     status: Status
     reason: str
     recipes: tuple[str, ...]
+    no_recipe: str = ""
+    """why a system of the paper's own has none"""
 
 
 @cache
@@ -86,14 +90,15 @@ def read(path: Path = FILE) -> tuple[dict[str, Paper], tuple[Figure, ...]]:
 def _figures(table: _Table, file: _File, path: Path) -> list[Figure]:
     if table.paper not in file.papers or table.reason not in file.reasons:
         raise InputError(f"{path}: {table.paper} {table.where}: unknown paper or reason {table.reason!r}")
-    unknown = set(table.recipes) - {name for name, _ in table.rows}
+    unknown = {*table.recipes, *table.no_recipe} - {name for name, _ in table.rows}
+    unknown |= set(table.recipes) & set(table.no_recipe)
     if unknown or any(len(values) != len(table.metrics) for _, values in table.rows):
         raise InputError(f"{path}: {table.paper} {table.where}: rows do not fit metrics or recipes {sorted(unknown)}")
     shared = table.model_dump(include={"paper", "dataset", "where", "split", "status"})
     reason = file.reasons[table.reason]
     return [
         Figure(system=system, metric=metric, value=value, reason=reason,
-               recipes=tuple(table.recipes.get(system, ())), **shared)
+               recipes=tuple(table.recipes.get(system, ())), no_recipe=table.no_recipe.get(system, ""), **shared)
         for system, values in table.rows
         for metric, value in zip(table.metrics, values, strict=True)
     ]  # fmt: skip

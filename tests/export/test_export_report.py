@@ -355,6 +355,39 @@ def test_published_figures_are_beside_the_recipes_they_name(tmp_path: Path) -> N
         published.read(path)
 
 
+def test_a_figure_without_a_recipe_says_why_and_one_of_another_paper_says_whose(world: Path) -> None:
+    (world / "recipes" / "eye.toml").write_text('name = "naseem2024-visible"\n')
+    markdown, _ = _write(world)
+    rows = _markdown_rows(markdown)
+    why = "the paper does not say what the BiLSTM reads in its place"
+    ablations = [r for r in rows if r[0] == "Singh et al. 2025, no feature extraction"]
+    assert [(r[1], r[2], r[5]) for r in ablations] == [
+        ("FER2013", "accuracy 61.2", why), ("CK+", "accuracy 73.5", why)
+    ]  # fmt: skip
+    assert [r[6] for r in rows if r[0] == "no feature extraction"] == [f"none: {why}"] * 2
+    assert [r[6] for r in rows if r[:2] == ["CNN-SVM", "FER2013"]] == ["–"]
+    (waiting,) = (r for r in rows if r[0] == "naseem2024-visible naseem2024-visible")
+    assert "81.11 accuracy, VIRI (Table 3, Fig. 8 and 9)" in waiting[3]
+    assert "81.11 accuracy, VIRI (Naseem et al. 2025, Table 1 (ablation))" in waiting[3]
+
+
+@pytest.mark.parametrize("wrong", ['"nonesuch" = "why"', '"complete network" = "why"'])
+def test_a_reason_for_a_recipe_that_is_there_or_for_no_system_is_refused(tmp_path: Path, wrong: str) -> None:
+    text, end = published.FILE.read_text(), 'reads in its place" }'
+    assert end in text
+    (tmp_path / "published.toml").write_text(text.replace(end, f"{end[:-2]}, {wrong} }}"))
+    with pytest.raises(InputError, match="singh2025 Table 1: rows do not fit"):
+        published.read(tmp_path / "published.toml")
+
+
+def test_every_system_of_a_paper_has_its_recipe_or_the_reason() -> None:
+    """What was asked for by name: no ablation or early fusion of a paper is listed without either."""
+    asked = ("no feature", "no attention", "no reconstruction", "without attention", "early fusion", "late fusion")
+    own = [f for f in published.read()[1] if f.system.startswith(asked)]
+    assert len(own) > 20
+    assert [f.system for f in own if not f.recipes and not f.no_recipe] == []
+
+
 def test_the_papers_figures_are_all_there() -> None:
     papers, figures = published.read()
     assert len(papers) == 5
