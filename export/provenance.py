@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from export import checkpoint, train
+from export.budget import PLAN
 from export.errors import InputError
 from export.report.outdated import PARTS
 from export.report.results import CurvePoint, Trained, Training
@@ -78,7 +79,7 @@ def _planned(folder: Path, steps: list[dict[str, Any]], budget: float | None) ->
     if steps and budget is not None:
         plan: dict[str, Any] = {}
         with contextlib.suppress(FileNotFoundError, ValueError):
-            plan = json.loads((folder / train.PLAN).read_text(encoding="utf-8"))
+            plan = json.loads((folder / PLAN).read_text(encoding="utf-8"))
         steps = plan["steps"] if plan.get("minutes") == budget else []
     return {s["name"]: tuple(map(tuple, s["sizes"])) for s in steps}
 
