@@ -27,6 +27,8 @@ log = logging.getLogger("edgefer.life")
 
 CRASHES_A_STEP = 3
 STEADY_S = 60.0
+AGAIN_S = 60.0
+"""a bundle that is proven is said to be so this often: the disk may have refused to note it"""
 SCORED_MIN = 50
 """faces the network must have scored before a bundle can be called good: an empty seat proves nothing"""
 FILE = "life.json"
@@ -125,10 +127,7 @@ class Life:
 
 
 class Heart:
-    """Feeds on finished work, about once a second: ``steady()`` after STEADY_S, ``good()`` once a trial is proven.
-
-    ``good`` runs on a thread of its own, so that a busy disk holds up no frame.
-    """
+    """Feeds on finished work, about once a second: ``steady()`` after STEADY_S; `beat` says when a trial is proven."""
 
     def __init__(self, clock: Callable[[], float], confirm_s: float, steady: Callable[[], object]) -> None:
         self._clock, self._start = clock, clock()
@@ -138,15 +137,16 @@ class Heart:
 
     def restart_trial(self, scored: int) -> None:
         """Another bundle serves from now on."""
-        self._since, self._scored, self._proven = self._clock(), scored, False
+        self._since, self._scored = self._clock(), scored
+        self._due = self._since
 
     def beat(self, scored: int) -> bool:
-        """``scored``: faces scored since the start. True once: when what serves now is proven."""
+        """``scored``: faces scored since the start. True when what serves is proven, then every AGAIN_S."""
         now = self._clock()
         if not self._is_steady and now - self._start >= STEADY_S:
             self._is_steady = True
             self._steady()
-        if self._proven or not proven(now - self._since, scored - self._scored, self.confirm_s):
+        if now < self._due or not proven(now - self._since, scored - self._scored, self.confirm_s):
             return False
-        self._proven = True
+        self._due = now + AGAIN_S
         return True

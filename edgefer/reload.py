@@ -191,7 +191,7 @@ class Reloader:
         old, p.network = p.network, network
         old.close()
         p.reporter.set_bundle(bundle.title)
-        self._serving.swapped(p.times.counts()["infer"])
+        self._serving.swapped(bundle, p.times.counts()["infer"])
         self._tell(p, self._serving.take_told())
         log.info("bundle %s serves, golden vectors passed", bundle.title, extra=fields(bundle=bundle.title))
 

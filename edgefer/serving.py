@@ -16,7 +16,7 @@ from edgefer.errors import BundleError, EdgeferError, Stopped
 from edgefer.infer import Network, open_network
 from edgefer.infer.builder import STALL_S
 from edgefer.journal import fields
-from edgefer.life import Heart, Life, Step
+from edgefer.life import AGAIN_S, Heart, Life, Step
 from edgefer.locate.yunet import MODEL_FILE, MODEL_SHA256
 from edgefer.release import Keys
 from edgefer.store import Store
@@ -95,7 +95,9 @@ class Serving:
         self.step = self.life.begin()
         self.heart = Heart(time.monotonic, config.update.confirm_s, self.life.steady)
         self.bundle: Bundle | None = None
-        """what `open` opened last"""
+        """what `open` opened last; after a reload the pipeline takes it over a little later"""
+        self._serves: Bundle | None = None
+        self._confirming = threading.Thread()
         self._told: list[Told] = []
 
     def open(self) -> tuple[Bundle, Network]:
@@ -136,8 +138,9 @@ class Serving:
         if self.heart.beat(scored):
             self.confirm()
 
-    def swapped(self, scored: int) -> None:
-        """The pipeline has taken over what ``open`` opened last."""
+    def swapped(self, bundle: Bundle, scored: int) -> None:
+        """The pipeline has taken over ``bundle``."""
+        self._serves = bundle
         self.heart.restart_trial(scored)
 
     def undo(self, bundle: Bundle | None, infer: Infer) -> None:
@@ -167,9 +170,15 @@ class Serving:
         return name or str(newest)
 
     def confirm(self) -> None:
-        """What serves is good. On a thread of its own: a busy disk holds up no frame."""
-        if self.store is not None and self.store.on_trial():
-            threading.Thread(target=self._confirm, args=(self.store,), name="confirm", daemon=True).start()
+        """What serves is good, if it is the one on trial. On a thread of its own: a busy disk holds up no frame."""
+        store, serves = self.store, self._serves
+        if store is None or serves is None or not store.on_trial() or self._confirming.is_alive():
+            return
+        if serves.path == store.path(serves.title):  # activated is not yet serving
+            self._confirming = threading.Thread(
+                target=self._confirm, args=(store, serves.title), name="confirm", daemon=True
+            )
+            self._confirming.start()
 
     def changed(self) -> bool:
         """Whether ``open`` would open another bundle than the last time."""
@@ -177,18 +186,16 @@ class Serving:
             return False
         name = self.store.current() if self.store and not self.infer.bundle else None
         path = Path(self.infer.bundle) if self.infer.bundle else bundles.DEFAULT
-        return self.bundle is None or self.bundle.path != (
-            self.store.folder / "staged" / name if self.store and name else path
-        )
+        return self.bundle is None or self.bundle.path != (self.store.path(name) if self.store and name else path)
 
     @staticmethod
-    def _confirm(store: Store) -> None:
+    def _confirm(store: Store, name: str) -> None:
         try:
-            done = store.confirm()
+            done = store.confirm(name)
             if done:
                 log.info("bundle %s confirmed, release %d", done.name, done.number, extra=fields(bundle=done.name))
         except EdgeferError as e:
-            log.error("bundle not confirmed: %s", e)
+            log.error("bundle not confirmed: %s; tried again in %g s", e, AGAIN_S)
 
     def _configured(self) -> tuple[Bundle, Network]:
         if self.step is Step.LAST_GOOD:
@@ -231,6 +238,7 @@ class Serving:
     def _note(self, opened: tuple[Bundle, Network]) -> tuple[Bundle, Network]:
         """A change that nobody has told yet is told: it came from the command line or with an update of the package."""
         self.bundle = opened[0]
+        self._serves = self._serves or self.bundle
         title = self.bundle.title
         before = self.life.serves(title)
         if before not in ("", title) and not any(kind.startswith("bundle_") for kind, _ in self._told):

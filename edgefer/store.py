@@ -79,15 +79,17 @@ class Store:
         self._self_test(self.open(name))
         with self._locked():
             signed = self._verified(name)
-            self._refuse_older(signed, self._path(name))
+            self._refuse_older(signed, self.path(name))
             durable.point(self.folder / CURRENT, f"{STAGED}/{name}")
             return self._entry(name)
 
-    def confirm(self) -> Entry | None:
-        """The bundle on trial is good: nothing below its number comes back in. None when there is none on trial."""
+    def confirm(self, name: str) -> Entry | None:
+        """The bundle ``name`` was seen to be good: nothing below its number comes back in.
+
+        None when it is not the one on trial: another may have been activated that has not served yet.
+        """
         with self._locked():
-            name = self.current()
-            if name is None or name == self._link(CONFIRMED):
+            if name != self.current() or name == self._link(CONFIRMED):
                 return None
             # This order: cut short, the trial goes on with the bar already raised, never with the bar forgotten.
             highest = max(self.highest(), self._verified(name).number)
@@ -119,7 +121,13 @@ class Store:
     def open(self, name: str) -> Bundle:
         """The staged bundle ``name``, every hash and its signature right."""
         self._verified(name)
-        return bundles.open_bundle(self._path(name))
+        return bundles.open_bundle(self.path(name))
+
+    def path(self, name: str) -> Path:
+        """The folder of the staged bundle ``name``."""
+        if not NAME.fullmatch(name):
+            raise UsageError(f"{name[:80]!r} is no name of a staged bundle; names look like default@1.2.0")
+        return self.folder / STAGED / name
 
     def current(self) -> str | None:
         """The bundle that serves; None: the one that ships."""
@@ -167,13 +175,8 @@ class Store:
         except OSError as e:
             raise ServiceError(f"{e.filename or self.folder}: {e.strerror}; the bundle in use stays in use") from None
 
-    def _path(self, name: str) -> Path:
-        if not NAME.fullmatch(name):
-            raise UsageError(f"{name[:80]!r} is no name of a staged bundle; names look like default@1.2.0")
-        return self.folder / STAGED / name
-
     def _verified(self, name: str) -> Release:
-        path = self._path(name)
+        path = self.path(name)
         if not path.is_dir():
             raise BundleError(f"{name}: not staged here; `edgefer bundle install` its folder first")
         signed = release.verify(path, self._keys)
@@ -209,7 +212,7 @@ class Store:
 
     def _already_here(self, signed: Release) -> bool:
         """Whether this very release is staged. Another one under its name goes, unless a link holds it."""
-        path = self._path(signed.title)
+        path = self.path(signed.title)
         with contextlib.suppress(BundleError):
             self.open(signed.title)
             if self._verified(signed.title) == signed:
@@ -234,7 +237,7 @@ class Store:
         if opened.title != signed.title:
             raise BundleError(f"{part}: its release is of {signed.title}, its manifest of {opened.title}")
         durable.sync_folder(part)
-        os.rename(part, self._path(signed.title))
+        os.rename(part, self.path(signed.title))
         durable.sync_folder(part.parent)
         return signed.title
 
@@ -244,7 +247,7 @@ class Store:
             shutil.rmtree(leftover, ignore_errors=True)
         for entry in self.entries():
             if not entry.roles and entry.number < highest:
-                self._discard(self._path(entry.name))
+                self._discard(self.path(entry.name))
 
     def _discard(self, path: Path) -> None:
         gone = path.with_name(f".{path.name}.gone")  # half deleted it must not bear a bundle's name

@@ -71,7 +71,7 @@ class Cutter:
         offered = self.scratch.parent / "offered"
         acts: dict[str, Callable[[], object]] = {
             "install": lambda: store.install(offered), "activate": lambda: store.activate(self.name),
-            "confirm": store.confirm, "rollback": store.rollback,
+            "confirm": lambda: store.confirm(self.name), "rollback": store.rollback,
         }  # fmt: skip
         acts[self.operation]()
 

@@ -79,6 +79,6 @@ def confirmed(store: Store, bundle: Path) -> str:
     """Install, activate, confirm."""
     name = store.install(bundle).name
     store.activate(name)
-    store.confirm()
+    store.confirm(name)
     assert open_bundle(store.folder / "current").title == name
     return name

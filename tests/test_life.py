@@ -22,7 +22,7 @@ import pytest
 from bundle_workshop import copy_of_default, edit_golden
 from locate_portraits import astronaut
 from mosquitto_broker import Mosquitto, free_port
-from release_workshop import Workshop
+from release_workshop import Workshop, confirmed
 
 from edgefer import app
 from edgefer.bundle import open_bundle
@@ -278,10 +278,8 @@ def test_a_bundle_that_crashes_goes_back_and_then_the_visible_lens_goes_on_alone
 def two_releases(w: Workshop) -> Path:
     """A store in which 1.1.0 is confirmed and 1.2.0 on trial."""
     store = w.store()
-    for version, number in (("1.1.0", 5), ("1.2.0", 6)):
-        store.install(w.real(version, number))
-        store.confirm()
-        store.activate(f"default@{version}")
+    confirmed(store, w.real("1.1.0", 5))
+    store.activate(store.install(w.real("1.2.0", 6)).name)
     return store.folder
 
 

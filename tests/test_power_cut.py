@@ -38,7 +38,7 @@ def prepared(w: Workshop, operation: str) -> Path:
     if operation in ("confirm", "rollback"):
         store.activate(f"default@{NEW}")
     if operation == "rollback":
-        store.confirm()
+        store.confirm(f"default@{NEW}")
     return store.folder
 
 

@@ -60,16 +60,17 @@ def test_from_staged_to_trial_to_confirmed_and_back(w: Workshop) -> None:
     assert store.current() is None, "staged is not active"
     assert store.activate("default@1.1.0").on_trial
     assert store.open("default@1.1.0").title == "default@1.1.0"
-    confirmed_ = store.confirm()
+    assert store.confirm("default@1.2.0") is None, "only what is on trial"
+    confirmed_ = store.confirm("default@1.1.0")
     assert confirmed_ is not None
     assert not confirmed_.on_trial
-    assert store.confirm() is None
+    assert store.confirm("default@1.1.0") is None
     store.install(w.bundle("1.2.0", 6))
     store.activate("default@1.2.0")
     assert store.candidates() == ["default@1.2.0", "default@1.1.0"]
     assert store.rollback() == "default@1.1.0", "a trial goes back to what was confirmed"
     store.activate("default@1.2.0")
-    store.confirm()
+    store.confirm("default@1.2.0")
     assert store.highest() == 6
     assert store.rollback() == "default@1.1.0", "a confirmed one to the one before"
     assert store.highest() == 6
@@ -187,7 +188,7 @@ def test_the_store_does_not_fill_the_disk(w: Workshop) -> None:
     with pytest.raises(BundleError, match="8 bundles are staged"):
         store.install(w.bundle("1.2.0", 50))
     store.activate("default@1.1.7")
-    store.confirm()
+    store.confirm("default@1.1.7")
     store.install(w.bundle("1.2.1", 50))
 
 
