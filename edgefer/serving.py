@@ -156,18 +156,16 @@ class Serving:
             self.store.activate(self.staged(name))
 
     def staged(self, name: str | None) -> str:
-        """``name`` (None: the newest staged) when signature and hashes are right. Raises EdgeferError."""
+        """``name`` (None: `Store.newest`) when signature and hashes are right. Raises EdgeferError."""
         if self.store is None:
             raise BundleError("there is no store of signed bundles here: set 'update.key_1'")
         if self.infer.bundle:
             raise BundleError("'infer.bundle' names the bundle to use; leave it empty to serve from the store")
         if self.step is Step.VISIBLE_ONLY:
             raise BundleError(f"after {self.life.record.crashes} crashes {SHIPS} serves until the next start")
-        newest = next((entry.name for entry in self.store.entries()), None)
-        if name is None and newest is None:
-            raise BundleError("no bundle is staged here; `edgefer bundle install` its folder first")
-        self.store.open(name or str(newest))
-        return name or str(newest)
+        name = name or self.store.newest()
+        self.store.open(name)
+        return name
 
     def confirm(self) -> None:
         """What serves is good, if it is the one on trial. On a thread of its own: a busy disk holds up no frame."""

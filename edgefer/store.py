@@ -5,6 +5,7 @@
     confirmed -> ...       was in good health for update.confirm_s; ``current`` elsewhere is on trial
     previous -> ...        was confirmed before that
     highest                number of the newest release ever confirmed here: nothing below it is installed or activated
+    taken-back             numbers of releases that were rolled back: they serve again only when activated by name
 
 Every change is one rename(2), so a power cut leaves the old state or the new. Signatures and hashes are checked when a
 bundle is staged, when it is activated, and whenever it is opened to serve.
@@ -14,7 +15,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
+import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator
@@ -27,9 +30,13 @@ from edgefer.bundle import MANIFEST, MANIFEST_HASH, Bundle
 from edgefer.errors import BundleError, ServiceError, UsageError
 from edgefer.release import NAME, RELEASE, SIGNATURE, Keys, Release
 
+log = logging.getLogger("edgefer.store")
+
 CURRENT, CONFIRMED, PREVIOUS = "current", "confirmed", "previous"
-STAGED, HIGHEST, LOCK = "staged", "highest", ".lock"
+STAGED, HIGHEST, TAKEN_BACK, LOCK = "staged", "highest", "taken-back", ".lock"
 MAX_STAGED = 8
+MAX_REMEMBERED = 64
+"""numbers of what was taken back; the lowest are forgotten first"""
 MAX_BYTES = 512 * 2**20
 """of all files of a bundle together"""
 SelfTest = Callable[[Bundle], None]
@@ -74,13 +81,15 @@ class Store:
     def activate(self, name: str) -> Entry:
         """Let the staged bundle ``name`` (NAME@VERSION, never a path) serve from the next start or reload on.
 
-        It is on trial until `confirm`. What served before is untouched when anything is wrong with it.
+        It is on trial until `confirm`. What served before is untouched when anything is wrong with it. What was taken
+        back is as good as new.
         """
         self._self_test(self.open(name))
         with self._locked():
             signed = self._verified(name)
             self._refuse_older(signed, self.path(name))
             durable.point(self.folder / CURRENT, f"{STAGED}/{name}")
+            self._remember(self.taken_back() - {signed.number})
             return self._entry(name)
 
     def confirm(self, name: str) -> Entry | None:
@@ -109,6 +118,7 @@ class Store:
             current, confirmed = self.current(), self._link(CONFIRMED)
             if current is None and not os.path.lexists(self.folder / CURRENT):
                 raise BundleError("nothing to roll back: the bundle that ships serves already")
+            self._remember(self.taken_back() | {self.number(current)} - {0})
             if current == confirmed:
                 confirmed = self._link(PREVIOUS)
                 self._point(CONFIRMED, confirmed)  # first: cut short, the current one is on trial and can be taken back
@@ -157,6 +167,26 @@ class Store:
                 f"{self.folder / HIGHEST}: unreadable ({e}); write the number of the release in it"
             ) from None
 
+    def taken_back(self) -> set[int]:
+        """Numbers of releases that were rolled back here and not activated since."""
+        with contextlib.suppress(OSError):  # a worn file must keep no bundle from going back
+            return {int(n) for n in re.findall(rb"\d{1,18}", (self.folder / TAKEN_BACK).read_bytes())}
+        return set()
+
+    def newest(self) -> str:
+        """The staged bundle with the highest number that was not taken back. Raises BundleError where it serves already
+        and a newer one was, or where there is none."""
+        entries, gone = self.entries(), self.taken_back()
+        left = [e for e in entries if e.number not in gone or CURRENT in e.roles]
+        if entries and entries[0] not in left and (not left or CURRENT in left[0].roles):
+            raise BundleError(
+                f"{entries[0].name} was taken back here: `edgefer bundle activate` it on the device, or release it "
+                "under a higher number"
+            )
+        if not left:
+            raise BundleError("no bundle is staged here; `edgefer bundle install` its folder first")
+        return left[0].name
+
     def entries(self) -> list[Entry]:
         """Every staged bundle, newest release first."""
         staged = self.folder / STAGED
@@ -197,6 +227,16 @@ class Store:
             durable.remove(self.folder / role)
         else:
             durable.point(self.folder / role, f"{STAGED}/{name}")
+
+    def _remember(self, numbers: set[int]) -> None:
+        """``numbers`` were taken back. A disk that does not take this keeps no bundle from going back."""
+        if numbers == self.taken_back():
+            return
+        kept = sorted(numbers)[-MAX_REMEMBERED:]
+        try:
+            durable.write(self.folder / TAKEN_BACK, "".join(f"{n}\n" for n in kept).encode())
+        except OSError as e:
+            log.error("%s: %s; cmd/reload may activate again what is taken back", self.folder / TAKEN_BACK, e.strerror)
 
     def _entry(self, name: str) -> Entry:
         roles = (CURRENT, CONFIRMED, PREVIOUS)

@@ -74,6 +74,7 @@ def test_a_staged_bundle_serves_by_its_name_or_as_the_newest(running: Running, w
         store.install(w.real(version, number))
     assert running.reloader.activate("default@1.1.0") == (True, "")
     running.go(system("bundle_activated"))
+    store.confirm("default@1.1.0")
     running.go(lambda m: isinstance(m, Meta) and m.bundle.version == "1.1.0")
     state = running.go(lambda m: isinstance(m, StateDriver) and m.valid)
     assert (state.bundle, state.label) == ("default@1.1.0", "happiness")  # type: ignore[attr-defined]
@@ -82,6 +83,12 @@ def test_a_staged_bundle_serves_by_its_name_or_as_the_newest(running: Running, w
     store.rollback()
     running.reloader._requests.put(AGAIN)  # as SIGHUP does after `edgefer bundle rollback`
     running.go(system("bundle_rolled_back"))
+    ok, reason = running.reloader.activate()
+    assert (ok, "default@1.2.0 was taken back here" in reason) == (False, True), (
+        "a fleet's cmd/reload does not know that"
+    )
+    assert running.reloader.activate("default@1.2.0") == (True, "")
+    running.go(lambda m: isinstance(m, StateDriver) and m.bundle == "default@1.2.0")
 
 
 @pytest.mark.parametrize("name", ["/tmp/x", "../default@1.1.0", "https://example.org/b", "default@9.9.9"])

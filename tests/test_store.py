@@ -79,6 +79,36 @@ def test_from_staged_to_trial_to_confirmed_and_back(w: Workshop) -> None:
         store.rollback()
 
 
+def test_what_was_taken_back_is_chosen_by_name_only(w: Workshop) -> None:
+    store = w.store()
+    with pytest.raises(BundleError, match="no bundle is staged here"):
+        store.newest()
+    confirmed(store, w.bundle("1.1.0", 5))
+    store.activate(store.install(w.bundle("2.0.0", 20)).name)
+    store.rollback()
+    for again in (store, w.store()):  # and another process knows
+        with pytest.raises(BundleError, match=r"default@2\.0\.0 was taken back here: .*bundle activate.*higher number"):
+            again.newest()
+    store.install(w.bundle("1.9.0", 15))
+    assert store.newest() == "default@1.9.0", "which nobody has tried yet"
+    store.install(w.bundle("2.0.1", 21))
+    assert store.newest() == "default@2.0.1"
+    store.activate("default@2.0.1")
+    assert store.rollback() == "default@1.1.0"
+    store.activate("default@2.0.0")
+    assert store.taken_back() == {21}, "by name 2.0.0 was forgiven"
+
+
+def test_a_disk_that_cannot_remember_keeps_no_bundle_from_going_back(
+    w: Workshop, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = w.store()
+    store.activate(store.install(w.bundle("2.0.0", 20)).name)
+    (store.folder / "taken-back").mkdir()
+    assert store.rollback() is None
+    assert "taken-back" in caplog.text
+
+
 def test_nothing_older_than_what_was_confirmed_comes_in(w: Workshop) -> None:
     store = w.store()
     older = w.bundle("1.1.0", 5)
