@@ -19,16 +19,16 @@ import logging
 import os
 import re
 import shutil
-import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from edgefer import bundle as bundles
 from edgefer import durable, release
-from edgefer.bundle import MANIFEST, MANIFEST_HASH, Bundle
+from edgefer.bundle import Bundle
 from edgefer.errors import BundleError, ServiceError, UsageError
-from edgefer.release import NAME, RELEASE, SIGNATURE, Keys, Release
+from edgefer.intake import copy_head, copy_rest
+from edgefer.release import NAME, Keys, Release
 
 log = logging.getLogger("edgefer.store")
 
@@ -37,8 +37,6 @@ STAGED, HIGHEST, TAKEN_BACK, LOCK = "staged", "highest", "taken-back", ".lock"
 MAX_STAGED = 8
 MAX_REMEMBERED = 64
 """numbers of what was taken back; the lowest are forgotten first"""
-MAX_BYTES = 512 * 2**20
-"""of all files of a bundle together"""
 SelfTest = Callable[[Bundle], None]
 """runs the golden vectors; raises BundleError"""
 
@@ -265,14 +263,14 @@ class Store:
 
     def _take_in(self, source: Path, part: Path) -> str:
         """The title of what was staged. Judged is the copy; nothing is copied unvouched for."""
-        _copy_head(source, part)
+        copy_head(source, part)
         signed = release.verify(part, self._keys)
         self._refuse_older(signed, part)
         if self._already_here(signed):
             return signed.title
         if len(self.entries()) >= MAX_STAGED:
             raise BundleError(f"{self.folder}: {MAX_STAGED} bundles are staged already; activate one, the rest goes")
-        _copy_rest(source, part)
+        copy_rest(source, part)
         opened = bundles.open_bundle(part)
         if opened.title != signed.title:
             raise BundleError(f"{part}: its release is of {signed.title}, its manifest of {opened.title}")
@@ -308,34 +306,3 @@ def become_owner(folder: Path) -> None:
             os.setresuid(owner.st_uid, owner.st_uid, owner.st_uid)
     except OSError as e:
         raise ServiceError(f"{folder}: cannot work as its owner: {e.strerror}") from None
-
-
-def _copy_head(source: Path, to: Path) -> None:
-    """Release and manifest, small by what they are."""
-    for name, limit in ((RELEASE, 4096), (SIGNATURE, 4096), (MANIFEST, 2**20), (MANIFEST_HASH, 4096)):
-        _copy_file(source / name, to / name, limit)
-
-
-def _copy_rest(source: Path, to: Path) -> None:
-    """What the manifest lists and nothing else."""
-    left = MAX_BYTES
-    for name in bundles.read_manifest(to).files:
-        left -= _copy_file(source / name, to / name, left)
-
-
-def _copy_file(source: Path, to: Path, limit: int) -> int:
-    """Bytes copied. Links, pipes and devices are refused: a staged file is a file."""
-    try:
-        with open(os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise BundleError(f"{source}: not a regular file; copy the bundle again")
-            data = file.read(limit + 1)
-    except FileNotFoundError:
-        unsigned = "; the bundle is not signed, `python -m export sign` does it" if source.name == RELEASE else ""
-        raise BundleError(f"{source}: not found{unsigned}") from None
-    except OSError as e:
-        raise BundleError(f"{source}: {e.strerror}; copy the bundle again") from None
-    if len(data) > limit:
-        raise BundleError(f"{source}: too large for a bundle (512 MiB in all, 1 MiB for its manifest)")
-    durable.create(to, data)
-    return len(data)

@@ -225,7 +225,7 @@ def test_the_store_does_not_fill_the_disk(w: Workshop) -> None:
 def test_a_bundle_larger_than_the_limit_and_one_of_links(w: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
     store, source = w.store(), w.bundle("1.1.0", 5)
     with monkeypatch.context() as m:
-        m.setattr("edgefer.store.MAX_BYTES", 10_000)
+        m.setattr("edgefer.intake.MAX_BYTES", 10_000)
         with pytest.raises(BundleError, match="too large"):
             store.install(source)
     (source / "classifier.onnx").rename(source / "real")
