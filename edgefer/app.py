@@ -6,10 +6,10 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from importlib import metadata
 
 from edgefer import messages, metrics, sdnotify
 from edgefer.align import Aligner
+from edgefer.birth import Birth, version
 from edgefer.bundle import Bundle
 from edgefer.capture import open_rig
 from edgefer.capture.rig import Rig
@@ -25,7 +25,7 @@ from edgefer.journal import fields
 from edgefer.life import Life, Step
 from edgefer.locate import Locator
 from edgefer.locate.yunet import YuNet, YuNetEngine, canvas, check_forward, model_path
-from edgefer.messages import Health, Message, Meta, Status
+from edgefer.messages import Health, Message, Status
 from edgefer.pipeline import Pipeline
 from edgefer.publish import Publisher, open_publisher
 from edgefer.registration import WINDOW, RegistrationCheck, window_template
@@ -98,16 +98,18 @@ def started(
     # A missing recording shows before the network loads.
     shutter = Shutter(lambda: rigs.pop() if rigs else open_rig(config.capture), closed=memory.read())
     serving = serving or Serving(config)
-    pipeline, bundle = _build(config, shutter, memory, serving)
+    pipeline = _build(config, shutter, memory, serving)
     pipeline.on_reading = on_reading
     publisher, stamper = pipeline.publisher, pipeline.reporter.stamper
     try:
         publisher.private(shutter.closed)
-        publisher.open(meta(config, bundle, stamper, shutter))
+        publisher.open(pipeline.birth())
         try:
             told = lambda: counters(shutter, publisher, serving)  # noqa: E731
             with shutter, metrics.served(config.health.prometheus_port, pipeline.times, told):
-                publisher.publish(stamper.message(messages.EventSystem, kind="started", detail=bundle.title))
+                publisher.publish(
+                    stamper.message(messages.EventSystem, kind="started", detail=pipeline.birth.bundle.title)
+                )
                 for kind, detail in serving.take_told():
                     publisher.publish(stamper.message(messages.EventSystem, kind=kind, detail=detail))
                 yield pipeline
@@ -118,7 +120,7 @@ def started(
         pipeline.network.close()
 
 
-def _build(config: Config, shutter: Shutter, memory: PrivacyMemory, serving: Serving) -> tuple[Pipeline, Bundle]:
+def _build(config: Config, shutter: Shutter, memory: PrivacyMemory, serving: Serving) -> Pipeline:
     """The pipeline with its network and detector; what was opened is closed when the rest cannot be."""
     with ExitStack() as undo:
         bundle, network = serving.open()
@@ -130,17 +132,16 @@ def _build(config: Config, shutter: Shutter, memory: PrivacyMemory, serving: Ser
         publisher = open_publisher(config.publish, config.device, stamper, config.state)
         pipeline = wire(config, bundle, network, locator, shutter, publisher, stamper, memory, serving)
         undo.pop_all()
-    return pipeline, bundle
+    return pipeline
 
 
 def _reloader(
     pipeline: Pipeline, config: Config, serving: Serving, requests: Requests, reread: Callable[[], Config]
 ) -> Reloader:
-    stamper, rig = pipeline.reporter.stamper, pipeline.rig
+    stamper = pipeline.reporter.stamper
     parts = Parts(
         locator=lambda new: open_locator(new, pipeline.network.backend, serving.fell_back, serving.tell),
         check=lambda new, bundle: registration_check(new, bundle, stamper),
-        meta=lambda new, bundle: meta(new, bundle, stamper, rig),
     )
     reloader = Reloader(requests, reread, config, serving, pipeline, stamper, parts)
     pipeline.control.activate = reloader.activate
@@ -195,10 +196,12 @@ def wire(
     m = bundle.manifest
     times = StageTimes()
     reporter = Reporter(stamper, bundle.title, config.publish.rate_hz, rig.lenses)
+    birth = Birth(config, bundle, stamper, rig.lenses)
 
     def set_rate(rate_hz: float) -> None:
         reporter.set_rate(rate_hz)
-        publisher.publish(meta(config, bundle, stamper, rig, rate_hz))
+        birth.rate_hz = rate_hz
+        publisher.publish(birth())
 
     def alive(state: str) -> None:
         sdnotify.notify(state)
@@ -212,6 +215,7 @@ def wire(
         decider=Decider(config.decide, m.labels, m.temperature, m.thresholds.min_conf, m.lenses_needed),
         reporter=reporter,
         publisher=publisher,
+        birth=birth,
         control=Control(publisher, rig, memory, set_rate),
         watchdog=Watchdog(alive),
         check=registration_check(config, bundle, stamper),
@@ -226,27 +230,6 @@ def registration_check(config: Config, bundle: Bundle, stamper: Stamper) -> Regi
     cutter = Aligner(config.align, WINDOW, 3, window_template(crop.template, crop.size))
     detector = YuNet(Locate(model=config.locate.model, width=WINDOW))
     return RegistrationCheck(config.align, stamper, cutter.cut, detector.detect)
-
-
-def meta(config: Config, bundle: Bundle, stamper: Stamper, rig: Shutter, rate_hz: float | None = None) -> Meta:
-    """The birth document; ``rate_hz``: when it is no longer the configured one."""
-    m = bundle.manifest
-    return stamper.message(
-        Meta,
-        software=f"edgefer {version()}",
-        bundle=messages.BundleInfo(name=m.name, version=m.version, sha256=bundle.sha256),
-        labels=tuple(m.labels),
-        schemas=tuple(messages.schema_id(kind) for kind in messages.MESSAGES),
-        cameras=tuple(f"{config.capture.kind} {lens.value}" for lens in rig.lenses),
-        limits={"state_rate_hz": rate_hz or config.publish.rate_hz, "lost_after_s": config.capture.lost_s},
-    )
-
-
-def version() -> str:
-    try:
-        return metadata.version("edgefer")
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def counters(rig: Shutter, publisher: Publisher, serving: Serving) -> dict[str, int]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 
 from edgefer.align import Aligner
+from edgefer.birth import Birth
 from edgefer.control import Control, private_reading
 from edgefer.decide import Decider
 from edgefer.health import HealthReports, StageTimes, Watchdog
@@ -38,6 +39,7 @@ class Pipeline:
     decider: Decider
     reporter: Reporter
     publisher: Publisher
+    birth: Birth
     control: Control
     watchdog: Watchdog
     health: HealthReports

@@ -24,7 +24,7 @@ from edgefer.errors import EdgeferError, Stopped
 from edgefer.infer import Network
 from edgefer.journal import fields
 from edgefer.locate import Locator
-from edgefer.messages import EventSystem, Message, Meta
+from edgefer.messages import EventSystem, Message
 from edgefer.pipeline import Pipeline
 from edgefer.serving import Serving, Told
 from edgefer.stamp import Stamper
@@ -46,7 +46,6 @@ class Parts:
 
     locator: Callable[[Config], Locator]
     check: Callable[[Config, Bundle], Callable[[FramePair, Face | None], Message | None]]
-    meta: Callable[[Config, Bundle], Meta]
 
 
 def differences(old: Section, new: Section, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -196,10 +195,12 @@ class Reloader:
         log.info("bundle %s serves, golden vectors passed", bundle.title, extra=fields(bundle=bundle.title))
 
     def _rates(self, p: Pipeline, old: Config, new: Config, bundle: Bundle, other: bool) -> None:
-        if new.publish.rate_hz != old.publish.rate_hz:
+        p.birth.bundle = bundle
+        if new.publish.rate_hz != old.publish.rate_hz:  # else what cmd/rate has asked for stays
             p.reporter.set_rate(new.publish.rate_hz)
+            p.birth.rate_hz = new.publish.rate_hz
         if other or new.publish.rate_hz != old.publish.rate_hz:
-            p.publisher.publish(self._parts.meta(new, bundle))
+            p.publisher.publish(p.birth())
         if new.health != old.health:
             p.health.set_period(new.health.period_s)
         self._serving.heart.confirm_s = new.update.confirm_s

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import cv2
 import pytest
@@ -15,7 +16,7 @@ from release_workshop import Workshop
 from edgefer import app
 from edgefer.bundle import open_bundle
 from edgefer.config import Config, build
-from edgefer.messages import EventSystem, Message, Meta, StateDriver
+from edgefer.messages import Command, EventSystem, Message, Meta, Rate, StateDriver
 from edgefer.pipeline import Pipeline
 from edgefer.reload import AGAIN, Reloader, Requests, differences, merged
 from edgefer.serving import Serving, open_store
@@ -89,6 +90,32 @@ def test_a_staged_bundle_serves_by_its_name_or_as_the_newest(running: Running, w
     )
     assert running.reloader.activate("default@1.2.0") == (True, "")
     running.go(lambda m: isinstance(m, StateDriver) and m.bundle == "default@1.2.0")
+
+
+def test_meta_says_what_serves_and_at_which_rate_whoever_asked_for_it(running: Running, w: Workshop) -> None:
+    """A bundle from a reload and a rate from a command, in both orders; then a rate from the configuration."""
+    asked: list[Command] = []
+    far: Any = running.pipeline.publisher
+    far.take_command = lambda: asked.pop(0) if asked else None
+    far.answer = lambda command, ok, reason="": None
+    w.store().install(w.real("1.1.0", 5))
+
+    def told() -> tuple[str, float]:
+        said: Any = running.go(lambda m: isinstance(m, Meta))
+        return said.bundle.version, said.limits["state_rate_hz"]
+
+    ships = open_bundle().manifest.version
+    asked.append(Rate(id=str(uuid4()), rate_hz=20.0))
+    assert told() == (ships, 20.0)
+    running.reloader.activate("default@1.1.0")
+    assert told() == ("1.1.0", 20.0)
+    asked.append(Rate(id=str(uuid4()), rate_hz=10.0))
+    assert told() == ("1.1.0", 10.0)
+    config = running.reloader._read()
+    changed = config.model_copy(update={"publish": config.publish.model_copy(update={"rate_hz": 25.0})})
+    running.reloader._read = lambda: changed
+    running.reloader._requests.put(AGAIN)
+    assert told() == ("1.1.0", 25.0)
 
 
 @pytest.mark.parametrize("name", ["/tmp/x", "../default@1.1.0", "https://example.org/b", "default@9.9.9"])
