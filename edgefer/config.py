@@ -111,6 +111,15 @@ class Capture(Section):
         return self
 
     @model_validator(mode="after")
+    def _urls_are_for_those_who_read_them(self) -> Capture:
+        """Elsewhere they would be taken for a file's name and said, password and all."""
+        used = {"v4l2": ("visible", "infrared", "visible2", "infrared2", "source"), "gstreamer": (), "rtsp": ()}
+        for key in used.get(self.kind, ("source",)):
+            if "://" in getattr(self, key) or " ! " in getattr(self, key):
+                raise ValueError(f'{key} is a URL or pipeline: kind must be "rtsp" or "gstreamer", not "{self.kind}"')
+        return self
+
+    @model_validator(mode="after")
     def _temperatures_make_a_range(self) -> Capture:
         if self.temperature_low_c >= self.temperature_high_c:
             raise ValueError("temperature_low_c must be below temperature_high_c")
@@ -302,9 +311,20 @@ def read(path: Path) -> Config:
     return build(raw, str(path))
 
 
+_SECRET = re.compile(
+    r"""(?ix) (?P<key> (?<![\w-]) [\w-]* (?: user|usr|login|account|pass|pwd|psw|[-_]pw|token|secret|session ) [\w-]*
+                     | (?<![\w-]) [\w-]* key | (?<=[?&]) (?: auth | pw | u | p ) )
+        (?P<is> \s* = \s* (?: \( \w+ \) \s* )? )
+        (?: "(?: \\. | [^"\\] )*" | '(?: \\. | [^'\\] )*' | [^\s&"']+ )"""
+)
+"""key=value as in a URL's query or path (user=, pwd=, ...) and in a pipeline (user-pw=)"""
+_HEADER = re.compile(r"(?is)(authorization).*?(?=\s!\s|$)")
+
+
 def without_password(text: str) -> str:
-    """A URL, or a pipeline with URLs in it, without user and password, for a log line."""
-    return re.sub(r"(?<=://)\S*@", "", text)
+    """A camera's name, URL or pipeline without user and password, for a log line. Rather too little than too much."""
+    text = _HEADER.sub(r"\1...", _SECRET.sub(r"\g<key>\g<is>...", text))
+    return re.sub(r"(?<=://)\S*@" if " ! " in text else r"(?s)(?<=://).*@", "", text)
 
 
 def build(raw: dict[str, Any], where: str) -> Config:
@@ -322,7 +342,12 @@ def _first_line(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         return f"unknown key '{key}'{_suggestion(first['loc'])}"
     message = first["msg"].removeprefix("Value error, ")
-    return f"'{key}': {message} (got {first['input']!r})"
+    got = first["input"]
+    if isinstance(got, str):
+        got = without_password(got)
+    elif not isinstance(got, int | float):  # a section or list may hold a camera's password
+        return f"'{key}': {message}"
+    return f"'{key}': {message} (got {got!r})"
 
 
 def _suggestion(loc: tuple[int | str, ...]) -> str:

@@ -73,7 +73,7 @@ def merged(old: Config, new: Config) -> Config:
 
 
 def _shown(value: Any) -> str:
-    return without_password(repr(value))
+    return repr(without_password(value) if isinstance(value, str) else value)
 
 
 class Reloader:

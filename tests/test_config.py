@@ -41,6 +41,53 @@ def test_a_mistake_is_one_line_with_file_key_and_remedy(mistake: str, tmp_path: 
         assert part in line
 
 
+PASSWORDS = {
+    "rtsp://admin:SECRET@192.0.2.7/live": "rtsp://192.0.2.7/live",
+    "rtsp://admin:SEC@RET@192.0.2.7/live": "rtsp://192.0.2.7/live",
+    "rtsp://admin:SEC RET@192.0.2.7/live": "rtsp://192.0.2.7/live",
+    "http://192.0.2.7/v.cgi?user=ad&pwd=SECRET&channel=1": "http://192.0.2.7/v.cgi?user=...&pwd=...&channel=1",
+    "http://192.0.2.7/v?loginuse=ad&loginpas=SECRET": "http://192.0.2.7/v?loginuse=...&loginpas=...",
+    "http://192.0.2.7/v?u=ad&p=SECRET&res=3": "http://192.0.2.7/v?u=...&p=...&res=3",
+    "http://192.0.2.7/v?res=3&auth=U0VDUkVU": "http://192.0.2.7/v?res=3&auth=...",
+    "rtsp://192.0.2.7/user=ad_password=SECRET_channel=1.sdp": "rtsp://192.0.2.7/user=...",
+    "rtspsrc location=rtsp://h/x user-id=ad user-pw=SEC!RET ! decodebin":
+        "rtspsrc location=rtsp://h/x user-id=... user-pw=... ! decodebin",
+    'rtspsrc user-pw = "SEC \\" RET" location=rtsp://h/x ! fakesink':
+        "rtspsrc user-pw = ... location=rtsp://h/x ! fakesink",
+    "rtspsrc user-pw=(string)'SEC RET' ! fakesink": "rtspsrc user-pw=(string)... ! fakesink",
+    'souphttpsrc extra-headers="h,Authorization=(string)\\"Basic U0VDUkVU\\"" ! jpegdec':
+        'souphttpsrc extra-headers="h,Authorization... ! jpegdec',
+}  # fmt: skip
+HARMLESS = (
+    "/dev/v4l/by-id/usb-046d_Brio_5A0C-video-index0", "rtsp://192.0.2.7/cam/realmonitor?channel=1&subtype=0",
+    "nvarguscamerasrc sensor-id=0 ! nvvidconv flip-method=2 ! appsink", "v4l2src device=/dev/video0 ! decodebin",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*PASSWORDS, *HARMLESS])
+def test_a_camera_is_named_without_its_password(name: str) -> None:
+    assert config.without_password(name) == PASSWORDS.get(name, name)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'visible = "rtsp://ad:SECRET@h/1"\nfps = 2.0\n',
+        'visible = ["rtsp://ad:SECRET@h/1"]\n',
+        'kind = "rtsp://ad:SECRET@h/1"\n',
+        'visible = "rtsp://ad:SECRET@h/1"\n',
+        'kind = "recording"\nsource = "rtspsrc user-pw=SECRET ! decodebin"\n',
+    ],
+    ids=["a section", "a list", "a text", "a kind forgotten", "a kind mistaken"],
+)
+def test_no_mistake_shows_a_password(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "edgefer.toml"
+    file.write_text(f"[capture]\n{text}")
+    with pytest.raises(ConfigError, match="capture") as e:
+        config.read(file)
+    assert "SECRET" not in str(e.value)
+
+
 def test_a_missing_file_and_a_folder_are_said_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.toml: no such"):
         config.read(tmp_path / "nowhere.toml")

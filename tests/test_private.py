@@ -53,14 +53,17 @@ def test_what_is_not_is_a_line_with_its_remedy(name: str, mode: int, part: str, 
     assert lines[0].startswith(f"{files[name]}: {part} (mode {mode:04o}); chmod ")
 
 
-def test_the_configured_folders_count_and_a_password_in_the_configuration(files: dict[str, Path]) -> None:
+@pytest.mark.parametrize(
+    "camera", ["rtsp://eye:secret@192.0.2.7/live", "http://192.0.2.7/v?pwd=secret", "rtspsrc user-pw=secret ! x"]
+)
+def test_the_configured_folders_count_and_a_password_in_the_configuration(camera: str, files: dict[str, Path]) -> None:
     """state.folder goes before the service manager's, and the bundles lie in it."""
     own = files["state"].parent / "own"
     for folder in (own, own / "bundles"):
         folder.mkdir(mode=0o755)
     files["state"].chmod(0o755)
     files["edgefer.toml"].chmod(0o644)
-    capture = {"kind": "rtsp", "visible": "rtsp://eye:secret@192.0.2.7/live"}
+    capture = {"kind": "rtsp", "visible": camera}
     settings = build({"state": {"folder": str(own)}, "capture": capture}, "test")
     lines = list(findings(files["edgefer.toml"], settings))
     assert [line.split(": ")[0] for line in lines] == [str(files["edgefer.toml"]), str(own), str(own / "bundles")]

@@ -25,7 +25,7 @@ from edgefer.capture.source import Clock, EndOfStream, Source
 from edgefer.capture.stacked import StackedSource
 from edgefer.capture.v4l2 import V4l2Source
 from edgefer.capture.v4l2_choice import Settings
-from edgefer.config import Capture
+from edgefer.config import Capture, without_password
 from edgefer.errors import ConfigError, InputError
 from edgefer.types import Lens, now_ns
 
@@ -113,8 +113,8 @@ def _check_distinct(kind: str, devices: dict[str, str]) -> None:
         node = os.path.realpath(path) if kind == "v4l2" else device
         if node in nodes:
             raise ConfigError(
-                f"'capture.{key}': {device} is the same camera as 'capture.{nodes[node]}'; name another, or choose the "
-                "capture.layout by which one stream holds both lenses"
+                f"'capture.{key}': {without_password(device)} is the same camera as 'capture.{nodes[node]}'; name "
+                "another, or choose the capture.layout by which one stream holds both lenses"
             )
         nodes[node] = key
 

@@ -64,7 +64,7 @@ class OpenCvSource:
         Raises CameraError when nothing arrived or the frame size has changed.
         """
         if self._capture is None:
-            raise CameraError(f"{self._device}: read before open")
+            raise CameraError(f"{without_password(self._device)}: read before open")
         try:
             delivered, image = self._capture.read(self._room())
         except cv2.error as e:

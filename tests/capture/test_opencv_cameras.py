@@ -14,10 +14,12 @@ import numpy as np
 import pytest
 from capture_helpers import FakeClock, picture
 
+from edgefer.capture import open_sources
 from edgefer.capture.fake import FakeSource
 from edgefer.capture.opencv import OpenCvSource, complete_pipeline, convert, gstreamer_limits, scale_to_bytes
 from edgefer.capture.picture import PictureSource
 from edgefer.capture.stacked import StackedSource
+from edgefer.config import Capture
 from edgefer.errors import CameraError, ConfigError, InputError
 from edgefer.types import Lens
 
@@ -93,6 +95,12 @@ def test_a_stream_that_does_not_open_is_named_without_its_password(monkeypatch: 
     monkeypatch.setattr(StandIn, "opens", False)
     with pytest.raises(CameraError, match=r"^rtsp://camera/1: the stream does not open"):
         camera("rtsp://me:secret@camera/1")
+
+
+def test_one_stream_for_two_lenses_is_named_without_its_password() -> None:
+    url = "rtsp://me:secret@camera/1"
+    with pytest.raises(ConfigError, match=r"^'capture\.infrared': rtsp://camera/1 is the same camera"):
+        open_sources(Capture(kind="rtsp", visible=url, infrared=url))
 
 
 def test_no_line_about_a_pipeline_tells_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
