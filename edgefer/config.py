@@ -29,6 +29,7 @@ Seconds = Annotated[float, Field(ge=0.0, le=3600.0)]
 
 SERVICE_CONFIG = Path("/etc/edgefer/edgefer.toml")
 SERVICE_STATE = Path("/var/lib/edgefer")
+SERVICE_TLS = Path("/etc/edgefer/tls")
 """where the shipped unit has them"""
 LIVE = ("locate.*", "align.*", "infer.*", "decide.*", "publish.rate_hz", "health.*", "update.confirm_s", "log.*")
 """keys that SIGHUP changes while the service runs; all others need a restart"""

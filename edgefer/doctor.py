@@ -1,19 +1,24 @@
-"""``edgefer doctor``: what is there, what is missing, and what to do about it, a line each."""
+"""``edgefer doctor``: what is there, what is missing, and what to do about it, a line each.
+
+What `edgefer run` opens is opened here by the same functions: a configuration that passes does start.
+"""
 
 from __future__ import annotations
 
+import http.client
 import importlib
 import json
 import os
 import platform
 import socket
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from edgefer import config as configuration
 from edgefer import doctor_nvidia as nvidia
-from edgefer.config import Config
-from edgefer.errors import EX_OK, EX_SOFTWARE, BundleError, EdgeferError, ServiceError
+from edgefer.config import Config, Publish
+from edgefer.errors import EX_OK, EX_SOFTWARE, BundleError, ConfigError, EdgeferError, ServiceError
 from edgefer.types import FramePair, Lens, LensState, now_ns
 
 Check = Callable[[], str]
@@ -63,8 +68,12 @@ def _checks(settings: Config, configured: bool) -> dict[str, Check]:
         "clock": nvidia.clock,
     }
     if configured:
+        checks["calibration"] = lambda: _calibration(settings)
+        checks["state"] = lambda: _state(settings)
         checks["cameras"] = lambda: _cameras(settings)
+        checks["secrets"] = lambda: _secrets(settings)
         checks["broker"] = lambda: _broker(settings)
+        checks["metrics"] = lambda: _metrics(settings)
     return checks
 
 
@@ -86,9 +95,13 @@ def _int8() -> str:
 
 
 def _detector(settings: Config) -> str:
+    from edgefer.app import open_locator
+    from edgefer.engine_cli import tell
     from edgefer.locate.yunet import model_path
 
-    return f"{model_path(settings.locate.model)}, sha256 as pinned"
+    file, why = model_path(settings.locate.model), list[str]()
+    open_locator(settings, "", why.append, tell).close()
+    return f"{file}, sha256 as pinned"
 
 
 def _bundle(settings: Config) -> str:
@@ -134,6 +147,49 @@ def cameras_verdict(lenses: Sequence[Lens], pair: FramePair | None) -> str:
     return said
 
 
+def _calibration(settings: Config) -> str:
+    from edgefer.align.calibration import read_calibration
+
+    file = settings.align.calibration
+    if not file:
+        return "none ('align.calibration'): a place in one lens's picture is taken for the same in the other's"
+    read_calibration(Path(file), settings.align.eyes_mm)
+    return file
+
+
+def _state(settings: Config) -> str:
+    """Without the folder the service runs, but forgets: events, and that privacy is on."""
+    named = settings.state.path()
+    folder = named or configuration.SERVICE_STATE
+    if named is None and not folder.exists():
+        raise nvidia.Note("no state folder: systemd gives one; elsewhere set 'state.folder', or a restart forgets all")
+    there = next(p for p in (folder, *folder.parents) if os.path.lexists(p))
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except PermissionError:
+        raise nvidia.Note(f"{there}: only its owner may write here; run the doctor as root") from None
+    except OSError as e:
+        raise ConfigError(f"'state.folder': {folder}: {there}: {e.strerror}; name another") from None
+    return str(folder)
+
+
+def _secrets(settings: Config) -> str:
+    """Certificates and password, as the service reads them."""
+    from edgefer.publish._link import TCP_S
+    from edgefer.publish._paho import new_client
+    from edgefer.publish._tls import Secrets
+
+    p = settings.publish
+    if p.kind == "stdout":
+        return "none asked for (publish.kind = stdout)"
+    try:
+        secrets = Secrets(_handed_over(p))
+        new_client(p, settings.device, TCP_S, secrets)
+    except ConfigError as e:
+        raise ConfigError(f"{e}; correct the key or the file") from None
+    return "TLS" if secrets.context else "no TLS ('publish.ca_file' is empty)"
+
+
 def _broker(settings: Config) -> str:
     p = settings.publish
     if p.kind == "stdout":
@@ -144,6 +200,45 @@ def _broker(settings: Config) -> str:
     except OSError as e:
         raise ServiceError(f"{where} does not answer ({e}); check publish.host and publish.port") from None
     return f"{where} accepts connections"
+
+
+def _handed_over(publish: Publish) -> Publish:
+    """Outside the unit: with the files that it hands over as credentials. Raises Note where only root may look."""
+    from edgefer.publish._tls import CREDENTIALS, FILES
+
+    named = {key: getattr(publish, key) for key in FILES if getattr(publish, key).startswith(CREDENTIALS)}
+    source = configuration.SERVICE_TLS
+    if not named or "CREDENTIALS_DIRECTORY" in os.environ or not source.exists():
+        return publish
+    if not os.access(source, os.R_OK | os.X_OK):
+        raise nvidia.Note(f"{', '.join(named)}: only root may look into {source}; run the doctor as root")
+    return publish.model_copy(update={k: str(source / name.removeprefix(CREDENTIALS)) for k, name in named.items()})
+
+
+def _metrics(settings: Config) -> str:
+    from edgefer import metrics
+    from edgefer.health import StageTimes
+
+    port = settings.health.prometheus_port
+    try:
+        with metrics.served(port, StageTimes(), dict):
+            return f"http://{metrics.HOST}:{port}/metrics" if port else "none asked for (health.prometheus_port = 0)"
+    except ConfigError:
+        if not _answers(metrics.HOST, port):
+            raise
+    return f"a running edgefer answers on port {port}"
+
+
+def _answers(host: str, port: int) -> bool:
+    """Whether it is an edgefer that has the port."""
+    asked = http.client.HTTPConnection(host, port, timeout=3)
+    try:
+        asked.request("GET", "/metrics")
+        return b"edgefer_start_time_seconds" in asked.getresponse().read(1 << 20)
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        asked.close()
 
 
 def _reach(host: str, port: int) -> None:

@@ -14,11 +14,21 @@ import pytest
 from locate_portraits import astronaut
 from release_workshop import Workshop
 
-from edgefer import doctor
+from edgefer import app, doctor, metrics
 from edgefer import doctor_nvidia as nvidia
 from edgefer.cli import main
-from edgefer.config import Config, build
-from edgefer.errors import EX_OK, EX_SOFTWARE, EX_UNAVAILABLE, ServiceError
+from edgefer.config import Config, build, read
+from edgefer.errors import (
+    EX_CONFIG,
+    EX_NOINPUT,
+    EX_OK,
+    EX_SOFTWARE,
+    EX_UNAVAILABLE,
+    ConfigError,
+    EdgeferError,
+    ServiceError,
+)
+from edgefer.health import StageTimes
 from edgefer.infer.engines import EngineCache
 from edgefer.serving import open_store
 from edgefer.types import FramePair, Lens, LensState
@@ -187,6 +197,78 @@ def test_the_store_of_bundles_is_shown(tmp_path: Path, capsys: pytest.CaptureFix
     (w.store().folder / "staged" / "default@1.1.0" / "release.sig").unlink()
     said = updates(capsys, file)
     assert (said["state"], "install it again" in said["text"]) == ("fail", True)
+
+
+def said_of(check: str, text: str, folder: Path) -> tuple[str, str, int]:
+    """State, words and exit code of one check on a configuration that is right but for ``text``."""
+    file = folder / "edgefer.toml"
+    cv2.imwrite(str(folder / "p.png"), astronaut())
+    kind = "" if "[publish]" in text else '[publish]\nkind = "stdout"\n'
+    file.write_text(f'[capture]\nkind = "picture"\nsource = "{folder / "p.png"}"\n{kind}{text}\n')
+    return doctor._outcome(doctor._checks(read(file), True)[check])
+
+
+NEVER_STARTS = {
+    "no calibration": ("calibration", '[align]\ncalibration = "/nowhere.json"', "align.calibration", EX_NOINPUT),
+    "no CA": ("secrets", '[publish]\nca_file = "/nowhere.crt"', "publish.ca_file", EX_CONFIG),
+    "a password without a user": ("secrets", '[publish]\npassword_file = "/nowhere"', "publish.username", EX_CONFIG),
+    "no credentials": (
+        "secrets", '[publish]\nca_file = "$CREDENTIALS_DIRECTORY/ca.crt"', "publish.ca_file", EX_CONFIG,
+    ),
+    "a detector on no GPU": ("detector", '[locate]\nbackend = "tensorrt"', "", EX_UNAVAILABLE),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", NEVER_STARTS)
+def test_what_never_starts_fails_here_too_with_the_same_code(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    monkeypatch.setattr("edgefer.config.SERVICE_TLS", tmp_path / "none")
+    check, text, key, code = NEVER_STARTS[fault]
+    state, words, exit_code = said_of(check, text, tmp_path)
+    assert (state, key in words, exit_code) == ("FAIL", True, code), words
+    with pytest.raises(EdgeferError) as e:
+        app.run(read(tmp_path / "edgefer.toml"), lambda: True)
+    assert e.value.exit_code == code
+
+
+def test_a_port_that_is_taken_fails_unless_edgefer_has_it(tmp_path: Path) -> None:
+    pytest.importorskip("prometheus_client", reason="prometheus-client is not installed: extra metrics")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        state, words, code = said_of("metrics", f"[health]\nprometheus_port = {port}", tmp_path)
+        assert (state, "health.prometheus_port" in words, code) == ("FAIL", True, EX_CONFIG)
+    with metrics.served(port, StageTimes(), dict):
+        state, words, code = said_of("metrics", f"[health]\nprometheus_port = {port}", tmp_path)
+        assert (state, code) == ("ok", EX_OK), "the service itself, while the doctor looks"
+    assert said_of("metrics", f"[health]\nprometheus_port = {port}", tmp_path)[0] == "ok"
+
+
+def test_a_state_folder_that_cannot_be_had_fails(tmp_path: Path) -> None:
+    """The service would run, and forget that privacy is on."""
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below", Path("/proc/edgefer")):
+        state, words, code = said_of("state", f'[state]\nfolder = "{folder}"', tmp_path)
+        assert (state, words.startswith(f"'state.folder': {folder}: "), code) == ("FAIL", True, EX_CONFIG), words
+    assert said_of("state", f'[state]\nfolder = "{tmp_path}/new/one"', tmp_path)[0] == "ok"
+    assert not (tmp_path / "new").exists(), "looking makes nothing"
+
+
+def test_credentials_are_looked_at_where_the_unit_takes_them_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    monkeypatch.setattr("edgefer.config.SERVICE_TLS", tmp_path)
+    settings = build({"publish": {"ca_file": "$CREDENTIALS_DIRECTORY/ca.crt"}}, "test")
+    with pytest.raises(ConfigError, match=rf"'publish\.ca_file': {tmp_path}/ca\.crt: No such file.*correct"):
+        doctor._secrets(settings)
+    (tmp_path / "ca.crt").write_text("junk")
+    with pytest.raises(ConfigError, match=r"'publish\.ca_file': not usable PEM"):
+        doctor._secrets(settings)
+    monkeypatch.setattr("os.access", lambda path, how: False)
+    with pytest.raises(nvidia.Note, match="run the doctor as root"):
+        doctor._secrets(settings)
 
 
 def test_a_broker_behind_a_unix_socket_answers_too(tmp_path: Path) -> None:

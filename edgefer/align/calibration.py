@@ -148,7 +148,9 @@ def read_calibration(path: Path, eyes_mm: float = 63.0) -> Calibration:
             f"{path}: no such calibration file ('align.calibration'); leave it empty for identity"
         ) from None
     except (OSError, ValueError, KeyError, TypeError, OverflowError, AttributeError) as e:
-        raise InputError(f"{path}: not a calibration ({type(e).__name__}: {e}); calibrate the lenses again") from None
+        raise InputError(
+            f"{path}: not a calibration ('align.calibration'; {type(e).__name__}: {e}); calibrate the lenses again"
+        ) from None
 
 
 def _parsed(raw: Any, eyes_mm: float) -> Calibration:
