@@ -90,12 +90,12 @@ def _replay(args: argparse.Namespace) -> int:
 def _expectation(args: argparse.Namespace, settings: Config, stop: threading.Event) -> int:
     """0: as expected or written; 1, as of diff(1): the readings differ."""
     from edgefer import app, expect
-    from edgefer.serving import bundle_to_serve
+    from edgefer.serving import bundle_to_serve, open_store
 
     readings: list[Reading] = []
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         app.run(settings, stop.is_set, readings.append)
-    bundle = bundle_to_serve(settings).title
+    bundle = bundle_to_serve(settings, open_store).title
     if args.write_expect is not None:
         expect.write(args.write_expect, readings, bundle)
         print(f"{args.write_expect}: {len(readings)} readings")
@@ -235,13 +235,12 @@ def _bundle_verify(args: argparse.Namespace) -> None:
 
 def _store(args: argparse.Namespace) -> Store:
     """The store of the device's configuration, as its owner: root must not leave files the service cannot read."""
-    from edgefer.config import SERVICE_STATE
     from edgefer.release import Keys
     from edgefer.serving import self_test
     from edgefer.store import Store, become_owner
 
     settings = configuration.read(args.config)
-    folder = args.store or settings.store_path() or SERVICE_STATE / "bundles"
+    folder = args.store or settings.service_store()
     keys = Keys([settings.update.key_1, settings.update.key_2])
     become_owner(folder)
     return Store(folder, keys, self_test)

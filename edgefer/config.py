@@ -295,6 +295,10 @@ class Config(Section):
         state = self.state.path()
         return state / "bundles" if state else None
 
+    def service_store(self) -> Path:
+        """The same for a command beside the service, which has no service manager: then it is the shipped unit's."""
+        return self.store_path() or SERVICE_STATE / "bundles"
+
 
 def read(path: Path) -> Config:
     """Parse and check ``path``. Relative paths inside stay relative to the working directory.

@@ -14,12 +14,16 @@ import socket
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgefer import config as configuration
 from edgefer import doctor_nvidia as nvidia
 from edgefer.config import Config, Publish
 from edgefer.errors import EX_OK, EX_SOFTWARE, BundleError, ConfigError, EdgeferError, ServiceError
 from edgefer.types import FramePair, Lens, LensState, now_ns
+
+if TYPE_CHECKING:
+    from edgefer.store import Store
 
 Check = Callable[[], str]
 
@@ -108,7 +112,7 @@ def _bundle(settings: Config) -> str:
     """Of what the service would serve with; that it would do without TensorRT is a note."""
     from edgefer import engine_cli, serving
 
-    opened, why = serving.bundle_to_serve(settings), list[str]()
+    opened, why = serving.bundle_to_serve(settings, _store), list[str]()
     network = serving.open_checked(opened, settings.infer, why.append, engine_cli.tell)
     network.close()
     said = f"{opened.title}, {len(opened.golden.logits)} golden vectors pass here on {network.backend}"
@@ -250,15 +254,23 @@ def _reach(host: str, port: int) -> None:
         link.connect(host)
 
 
+def _store(settings: Config) -> Store | None:
+    """The service's. Raises Note for one that may not be looked at."""
+    from edgefer.serving import service_store
+
+    try:
+        return service_store(settings)
+    except ServiceError as e:
+        raise nvidia.Note(str(e)) from None
+
+
 def _updates(settings: Config) -> str:
     """Which bundles are staged and which one serves; a note where there are no updates."""
-    from edgefer.serving import SHIPS, open_store
+    from edgefer.serving import SHIPS
 
-    store = open_store(settings)
+    store = _store(settings)
     if store is None:
-        raise nvidia.Note("no signed bundles: 'update.key_1' is empty, or there is no state folder")
-    if not os.access(store.folder if store.folder.exists() else store.folder.parent, os.R_OK | os.X_OK):
-        raise nvidia.Note(f"{store.folder}: only its owner may look; run the doctor as root")
+        raise nvidia.Note("no signed bundles: 'update.key_1' is empty")
     entries = store.entries()
     unreadable = [e.name for e in entries if e.roles and not e.number]
     if unreadable:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from edgefer import bundle as bundles
 from edgefer import sdnotify
 from edgefer.bundle import Bundle
 from edgefer.config import Config, Infer
-from edgefer.errors import BundleError, EdgeferError, Stopped
+from edgefer.errors import BundleError, EdgeferError, ServiceError, Stopped
 from edgefer.infer import Network, open_network
 from edgefer.infer.builder import STALL_S
 from edgefer.journal import fields
@@ -55,19 +56,33 @@ def open_checked(
 
 
 def open_store(config: Config) -> Store | None:
-    """The store the configuration names; None when there is none, or no key. Raises ConfigError for a bad key."""
-    folder = config.store_path()
+    """This process's store; None when there is none, or no key. Raises ConfigError for a bad key."""
+    return _store(config, config.store_path())
+
+
+def service_store(config: Config) -> Store | None:
+    """The service's store, for a command beside it. Raises ConfigError for a bad key, ServiceError for one that may not
+    look: it would take the bundle that ships for the one that serves."""
+    store = _store(config, config.service_store())
+    there = store and next(p for p in (store.folder, *store.folder.parents) if os.path.exists(p))
+    if there and not os.access(there, os.R_OK | os.X_OK):
+        raise ServiceError(f"{there}: only its owner may look; run this as root")
+    return store
+
+
+def _store(config: Config, folder: Path | None) -> Store | None:
     keys = Keys([config.update.key_1, config.update.key_2])
     if folder is None or not len(keys):
-        if folder is not None and (folder / "current").is_symlink():
+        if folder is not None and os.path.islink(folder / "current"):
             log.error("%s: not used, since 'update.key_1' and 'update.key_2' are empty", folder)
         return None
     return Store(folder, keys, self_test)
 
 
-def bundle_to_serve(config: Config) -> Bundle:
-    """What the service would serve with: the configured bundle, else the store's, else the one that ships."""
-    store = None if config.infer.bundle else open_store(config)
+def bundle_to_serve(config: Config, open_it: Callable[[Config], Store | None] = service_store) -> Bundle:
+    """What serves: the configured bundle, else the store's, else the one that ships. ``open_it``: `open_store` for what
+    this process served."""
+    store = None if config.infer.bundle else open_it(config)
     if store is not None and (name := store.current()) is not None:
         return store.open(name)
     return bundles.open_bundle(Path(config.infer.bundle) if config.infer.bundle else bundles.DEFAULT)

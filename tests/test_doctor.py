@@ -29,6 +29,7 @@ from edgefer.errors import (
     ServiceError,
 )
 from edgefer.health import StageTimes
+from edgefer.infer.cuda import open_cuda
 from edgefer.infer.engines import EngineCache
 from edgefer.serving import open_store
 from edgefer.types import FramePair, Lens, LensState
@@ -142,6 +143,33 @@ def test_the_bundle_looked_at_is_the_one_that_would_serve(tmp_path: Path) -> Non
     done = store.install(w.real("9.9.9", 7))
     store.activate(done.name)
     assert doctor._bundle(build(settings, "test")).startswith(done.name)
+
+
+def test_outside_the_service_manager_every_command_looks_at_the_services_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No $STATE_DIRECTORY, no update.store: as on a device over ssh."""
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    monkeypatch.setattr("edgefer.config.SERVICE_STATE", tmp_path / "state")
+    w, file = Workshop(tmp_path), tmp_path / "edgefer.toml"
+    file.write_text(f'[update]\nkey_1 = "{w.public("key-1")}"\n')
+    bundle = w.real("9.9.9", 7)
+    assert main(["bundle", "install", str(bundle), "--config", str(file)]) == EX_OK
+    assert main(["bundle", "activate", "default@9.9.9", "--config", str(file)]) == EX_OK
+    assert doctor._bundle(read(file)).startswith("default@9.9.9")
+    assert doctor._updates(read(file)).startswith("default@9.9.9 serves (on trial), 1 staged")
+    built: list[Path] = []
+    monkeypatch.setattr("edgefer.engine_cli.open_cuda", lambda: None)
+    monkeypatch.setattr("edgefer.infer.tensorrt.prepare", lambda graph, *_: built.append(graph) or open_cuda())
+    main(["engine", "build", "--config", str(file)])
+    assert built[0].parent == tmp_path / "state" / "bundles" / "staged" / "default@9.9.9"
+    assert open_store(read(file)) is None, "`run` in a terminal is not the service and leaves its store alone"
+    monkeypatch.setattr("os.access", lambda path, how: False)
+    for check in (doctor._bundle, doctor._updates):
+        with pytest.raises(nvidia.Note, match="only its owner may look"):
+            check(read(file))
+    assert main(["engine", "build", "--config", str(file)]) == EX_UNAVAILABLE
+    assert "only its owner may look; run this as root" in capsys.readouterr().err
 
 
 def test_a_fallback_is_a_note_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
