@@ -35,6 +35,10 @@ LIVE = ("locate.*", "align.*", "infer.*", "decide.*", "publish.rate_hz", "health
 """keys that SIGHUP changes while the service runs; all others need a restart"""
 
 
+LOOKS = 60
+"""looks at the registration that drift_s must hold: twice the faces without which it gives no verdict"""
+
+
 def state_folder() -> Path | None:
     """The service manager's $STATE_DIRECTORY (the first, where it names several); None without one."""
     named = os.environ.get("STATE_DIRECTORY", "").split(":")[0]
@@ -172,7 +176,10 @@ class Align(Section):
         6.0, gt=0, le=100, description="registration further off than this is an event, pixels of a 112-pixel crop"
     )
     drift_s: float = Field(
-        900.0, ge=10, le=86400, description="and for this long, in the median of the faces seen meanwhile, seconds"
+        900.0,
+        ge=10,
+        le=86400,
+        description="and for this long, in the median of the faces seen meanwhile, seconds; 60 times check_s at least",
     )
 
 
@@ -288,6 +295,16 @@ class Config(Section):
     update: Update = Update()
     log: Log = Log()
 
+    @model_validator(mode="after")
+    def _drift_can_be_judged(self) -> Config:
+        a, look_s = self.align, max(self.align.check_s, 1 / self.capture.fps)
+        if a.check_s and a.drift_s < LOOKS * look_s:
+            raise ValueError(
+                f"'align.drift_s' = {a.drift_s:g} holds too few looks at the registration for a verdict: make it "
+                f"{LOOKS * look_s:g} at least, or 'align.check_s' smaller, or 0 for no check"
+            )
+        return self
+
     def store_path(self) -> Path | None:
         """The folder of staged bundles; None when neither a key nor the service manager names one."""
         if self.update.store:
@@ -343,7 +360,7 @@ def build(raw: dict[str, Any], where: str) -> Config:
 def _first_line(error: ValidationError) -> str:
     problems = error.errors(include_url=False)
     first = next((p for p in problems if p["type"] == "extra_forbidden"), problems[0])
-    key = ".".join(str(part) for part in first["loc"]) or "(file)"
+    key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         return f"unknown key '{key}'{_suggestion(first['loc'])}"
     message = first["msg"].removeprefix("Value error, ")
@@ -351,7 +368,7 @@ def _first_line(error: ValidationError) -> str:
     if isinstance(got, str):
         got = without_password(got)
     elif not isinstance(got, int | float):  # a section or list may hold a camera's password
-        return f"'{key}': {message}"
+        return f"'{key}': {message}" if key else message
     return f"'{key}': {message} (got {got!r})"
 
 

@@ -23,6 +23,14 @@ MISTAKES = {
     "empty region": ("[locate]\nregion = [0.5, 0.0, 0.5, 1.0]\n", ["locate", "left < right"]),
     "a lens never frozen": ("[capture]\nfrozen_s = 0.0\n", ["capture", "frozen_s must span two frames", "0.08 s"]),
     "a slow lens always lost": ("[capture]\nfps = 2.0\n", ["capture", "lost_s must span two frames", "1 s"]),
+    "a drift never judged": (
+        "[align]\ncheck_s = 5.0\ndrift_s = 140.0\n",
+        ["'align.drift_s' = 140", "300 at least", "'align.check_s'"],
+    ),
+    "and one of a slow lens": (
+        "[capture]\nfps = 4.0\n[align]\ncheck_s = 0.1\ndrift_s = 12.0\n",
+        ["align.drift_s", "15 at least"],
+    ),
     "not TOML": ("device = \n", ["TOML"]),
 }
 

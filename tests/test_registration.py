@@ -13,7 +13,7 @@ from edgefer import app
 from edgefer.bundle import DEFAULT, open_bundle
 from edgefer.capture import Recorder
 from edgefer.capture.nir import WHOLE_FRAME, simulate_nir
-from edgefer.config import Align, Config, build
+from edgefer.config import LOOKS, Align, Config, build
 from edgefer.demo.clip import Scene
 from edgefer.messages import EventSystem
 from edgefer.registration import IN_PART, MOST, DriftWatch, RegistrationCheck, Verdict, offset_px
@@ -62,6 +62,17 @@ def test_a_bad_minute_wild_landmarks_and_few_faces_raise_nothing() -> None:
     assert watched(noise(40, (20, 0)), every_s=20.0) == [], f"fewer than {IN_PART} faces in 100 s say nothing"
     rotating = [(12 * np.cos(k), 12 * np.sin(k)) for k in range(400)]
     assert watched(rotating) == [], "errors all round have no direction"
+
+
+@pytest.mark.parametrize(("check_s", "frame_s"), [(5.0, 0.04), (0.5, 0.3), (0.1, 0.5)])
+def test_the_shortest_span_that_is_accepted_is_judged(check_s: float, frame_s: float) -> None:
+    """With a face in three of five looks, which come on frames and so a little late."""
+    drift_s = LOOKS * max(check_s, frame_s)
+    build({"align": {"check_s": check_s, "drift_s": drift_s}, "capture": {"fps": 1 / frame_s, "lost_s": 1.0}}, "test")
+    looks = np.ceil(check_s / frame_s) * frame_s * np.arange(200)
+    watch = DriftWatch(4.0, drift_s)
+    faces = [watch.add(np.array((9.0, 0.0)), int(t * S)) for k, t in enumerate(looks) if k % 5 < 3]
+    assert [v.drifted for v in faces if v is not None] == [True]
 
 
 def test_on_the_edge_it_does_not_flicker() -> None:
@@ -192,7 +203,7 @@ def test_the_pipeline_says_it(tmp_path: Path) -> None:
                 noisy = cv2.add(image, grain.integers(0, 3, image.shape, np.uint8))
                 recorder.write(Frame(lens, noisy, k * S // 5, k))
     capture = {"kind": "recording", "source": str(tmp_path / "r"), "realtime": False}
-    align = {"check_s": 0.3, "drift_s": 12.0}
+    align = {"check_s": 0.2, "drift_s": 12.0}
     config = build({"capture": capture, "align": align, "publish": {"kind": "stdout"}}, "test")
     said: list[object] = []
     with app.started(config) as pipeline:
