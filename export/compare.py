@@ -115,12 +115,13 @@ def time_all(recipes: Path, into: Path, say: Say) -> None:
     """Measure every system anew in one run, pair by pair in turns, and note it in the results files.
 
     What was measured when a system was scored rests on how busy the machine was just then; only this can be compared.
+    Where a system's weights are not here, random ones of the same shapes take the same time.
     """
     systems = {s.key: s for s in results.read_systems(into)}
     with tempfile.TemporaryDirectory() as scratch:
         files = {}
         for key, system in systems.items():
-            network = trained(recipes, system)
+            network = trained(recipes, system) or _untrained(recipes, system)
             if network is not None:
                 say(f"\rgraphs of {key}")
                 (own := Path(scratch) / key).mkdir()
@@ -138,6 +139,15 @@ def trained(recipes: Path, system: System) -> Network | None:
     path = home / train.NETWORK if (home / train.NETWORK).is_file() else home / "fold-1" / train.NETWORK
     try:
         return checkpoint.load(path, recipe.read(recipes / f"{system.recipe}.toml", reduced)).model
+    except ExportError:
+        return None
+
+
+def _untrained(recipes: Path, system: System) -> Network | None:
+    """With random weights; None where the recipe cannot be built here any more."""
+    try:
+        plan = recipe.read(recipes / f"{system.recipe}.toml", system.variant == "reduced")
+        return models.build(plan.model, len(system.labels)).eval()
     except ExportError:
         return None
 
