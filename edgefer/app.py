@@ -140,7 +140,7 @@ def _reloader(
 ) -> Reloader:
     stamper = pipeline.reporter.stamper
     parts = Parts(
-        locator=lambda new: open_locator(new, pipeline.network.backend, serving.fell_back, serving.tell),
+        locator=lambda new, backend: open_locator(new, backend, serving.fell_back, serving.tell),
         check=lambda new, bundle: registration_check(new, bundle, stamper),
     )
     reloader = Reloader(requests, reread, config, serving, pipeline, stamper, parts)

@@ -164,15 +164,12 @@ class Bundle:
     path: Path
     manifest: Manifest
     golden: Golden
+    sha256: str
+    """of the manifest as it was opened, which holds the hashes of everything else"""
 
     @property
     def title(self) -> str:
         return f"{self.manifest.name}@{self.manifest.version}"
-
-    @property
-    def sha256(self) -> str:
-        """Of the manifest, which holds the hashes of everything else."""
-        return file_sha256(self.path / MANIFEST)
 
     def graph(self, runtime: str) -> Path:
         """The file for ``runtime``, of a temporal network the encoder. Raises BundleError when there is none."""
@@ -196,7 +193,7 @@ def open_bundle(path: Path = DEFAULT) -> Bundle:
     manifest = read_manifest(path)
     for name, expected in manifest.files.items():
         _verify(path / name, expected)
-    return Bundle(path, manifest, _golden(path / GOLDEN, manifest))
+    return Bundle(path, manifest, _golden(path / GOLDEN, manifest), file_sha256(path / MANIFEST))
 
 
 def file_sha256(path: Path) -> str:

@@ -31,7 +31,8 @@ SERVICE_CONFIG = Path("/etc/edgefer/edgefer.toml")
 SERVICE_STATE = Path("/var/lib/edgefer")
 SERVICE_TLS = Path("/etc/edgefer/tls")
 """where the shipped unit has them"""
-LIVE = ("locate.*", "align.*", "infer.*", "decide.*", "publish.rate_hz", "health.*", "update.confirm_s", "log.*")
+LIVE = ("locate.*", "align.*", "infer.*", "decide.*", "publish.rate_hz", "health.period_s", "update.confirm_s",
+        "log.*")  # fmt: skip
 """keys that SIGHUP changes while the service runs; all others need a restart"""
 
 

@@ -12,8 +12,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
+
+import cv2
 
 from edgefer import sdnotify
 from edgefer.align import Aligner
@@ -26,7 +29,7 @@ from edgefer.journal import fields
 from edgefer.locate import Locator
 from edgefer.messages import EventSystem, Message
 from edgefer.pipeline import Pipeline
-from edgefer.serving import Serving, Told
+from edgefer.serving import Serving, Told, content
 from edgefer.stamp import Stamper
 from edgefer.types import Face, FramePair
 
@@ -42,9 +45,12 @@ Change = Callable[[Pipeline], None]
 
 @dataclass(frozen=True)
 class Parts:
-    """How the parts that a reload replaces are made, from the new configuration and the bundle that serves."""
+    """How the parts that a reload replaces are made, from the new configuration and the bundle that serves.
 
-    locator: Callable[[Config], Locator]
+    ``locator`` is told the backend of the network beside it.
+    """
+
+    locator: Callable[[Config, str], Locator]
     check: Callable[[Config, Bundle], Callable[[FramePair, Face | None], Message | None]]
 
 
@@ -72,6 +78,16 @@ def merged(old: Config, new: Config) -> Config:
     return old.model_copy(update={s: getattr(old, s).model_copy(update=keys) for s, keys in found.items()})
 
 
+def _detector(config: Config) -> tuple[Section, Section]:
+    """What the face detector depends on: it takes its threads and its engine from ``infer``."""
+    return config.locate, config.infer.model_copy(update={"bundle": ""})
+
+
+def _calibration(config: Config) -> str:
+    file = config.align.calibration
+    return content(Path(file)) if file else ""
+
+
 def _shown(value: Any) -> str:
     return repr(without_password(value) if isinstance(value, str) else value)
 
@@ -86,6 +102,7 @@ class Reloader:
         self._requests, self._read = requests, read
         self._config, self._serving = config, serving
         self._pipeline, self._stamper, self._parts = pipeline, stamper, parts
+        self._backend, self._calibration = pipeline.network.backend, _calibration(config)
         self._thread = threading.Thread(target=self._run, name="reload", daemon=True)
 
     def __enter__(self) -> Reloader:
@@ -138,27 +155,33 @@ class Reloader:
 
     def _changes(self, new: Config) -> list[Change]:
         """What the pipeline has to do; everything slow is done here. Raises EdgeferError before anything is changed."""
-        locator = self._parts.locator(new) if new.locate != self._config.locate else None
-        network, before = None, (self._serving.bundle, self._serving.infer)
+        locator, network, before = None, None, (self._serving.bundle, self._serving.infer)
+        calibration = _calibration(new)
+        if calibration != self._calibration:
+            log.info("reload: align.calibration: other content")
         try:
             network = self._network(new)
-            changes = list(self._prepared(new, network))
+            backend = network[1].backend if network else self._backend
+            if backend != self._backend or _detector(new) != _detector(self._config):
+                locator = self._parts.locator(new, backend)
+            changes = list(self._prepared(new, network, calibration != self._calibration))
         except BaseException:
             self._serving.undo(*before)
+            cv2.setNumThreads(self._config.infer.threads)  # a new locator has set its own
             for made in (locator, network[1] if network else None):
                 if made is not None:
                     made.close()
             raise
         if locator is not None:
             changes.insert(0, lambda p: self._look_with(p, locator))
-        self._config = new
+        self._config, self._backend, self._calibration = new, backend, calibration
         return changes
 
-    def _prepared(self, new: Config, network: tuple[Bundle, Network] | None) -> Iterator[Change]:
+    def _prepared(self, new: Config, network: tuple[Bundle, Network] | None, calibrated: bool) -> Iterator[Change]:
         old, bundle = self._config, self._serving.bundle
         assert bundle is not None
         m = bundle.manifest
-        if network or new.align != old.align:
+        if network or calibrated or new.align != old.align:
             aligner = Aligner(new.align, m.crop.size, m.crop.visible_channels, m.crop.template)
             check = self._parts.check(new, bundle)
             yield lambda p: setattr(p, "aligner", aligner)
@@ -191,17 +214,17 @@ class Reloader:
         old.close()
         p.reporter.set_bundle(bundle.title)
         self._serving.swapped(bundle, p.times.counts()["infer"])
-        self._tell(p, self._serving.take_told())
         log.info("bundle %s serves, golden vectors passed", bundle.title, extra=fields(bundle=bundle.title))
 
     def _rates(self, p: Pipeline, old: Config, new: Config, bundle: Bundle, other: bool) -> None:
+        self._tell(p, self._serving.take_told())
         p.birth.bundle = bundle
         if new.publish.rate_hz != old.publish.rate_hz:  # else what cmd/rate has asked for stays
             p.reporter.set_rate(new.publish.rate_hz)
             p.birth.rate_hz = new.publish.rate_hz
         if other or new.publish.rate_hz != old.publish.rate_hz:
             p.publisher.publish(p.birth())
-        if new.health != old.health:
+        if new.health.period_s != old.health.period_s:
             p.health.set_period(new.health.period_s)
         self._serving.heart.confirm_s = new.update.confirm_s
         logging.getLogger().setLevel(new.log.level.upper())

@@ -34,6 +34,14 @@ def self_test(bundle: Bundle) -> None:
     open_checked(bundle, Infer()).close()
 
 
+def content(file: Path) -> str:
+    """The sha256 of a file, to see whether it is another one; empty for one that cannot be read."""
+    try:
+        return bundles.file_sha256(file)
+    except OSError:
+        return ""
+
+
 def tell_start(step: str) -> None:
     """A long start (an engine is being built) goes on: the service manager waits as long as steps come."""
     if step:
@@ -194,12 +202,13 @@ class Serving:
             self._confirming.start()
 
     def changed(self) -> bool:
-        """Whether ``open`` would open another bundle than the last time."""
+        """Whether ``open`` would open another bundle than the last time, or new content in its folder."""
         if self.step is Step.VISIBLE_ONLY or (self.step is Step.LAST_GOOD and self.infer.bundle):
             return False
         name = self.store.current() if self.store and not self.infer.bundle else None
         path = Path(self.infer.bundle) if self.infer.bundle else bundles.DEFAULT
-        return self.bundle is None or self.bundle.path != (self.store.path(name) if self.store and name else path)
+        path = self.store.path(name) if self.store and name else path
+        return self.bundle is None or (self.bundle.path, self.bundle.sha256) != (path, content(path / bundles.MANIFEST))
 
     @staticmethod
     def _confirm(store: Store, name: str) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import cv2
+import numpy as np
 import pytest
-from bundle_workshop import edit_golden
+from bundle_workshop import copy_of_default, edit_golden, edit_manifest
 from locate_portraits import astronaut
 from release_workshop import Workshop
 
@@ -18,7 +20,7 @@ from edgefer.bundle import open_bundle
 from edgefer.config import Config, build
 from edgefer.messages import Command, EventSystem, Message, Meta, Rate, StateDriver
 from edgefer.pipeline import Pipeline
-from edgefer.reload import AGAIN, Reloader, Requests, differences, merged
+from edgefer.reload import AGAIN, Parts, Reloader, Requests, differences, merged
 from edgefer.serving import Serving, open_store
 
 
@@ -198,6 +200,85 @@ def test_a_cameras_password_is_in_no_line(caplog: pytest.LogCaptureFixture, runn
     assert "capture.visible '' -> 'rtsp://192.0.2.7/live': needs a restart" in caplog.text
 
 
+def reload(running: Running, section: str = "log", **keys: object) -> None:
+    """SIGHUP with other values of ``section``, and wait until it is done."""
+    before = running.reloader._read()
+    new = before.model_copy(update={section: getattr(before, section).model_copy(update=keys)})
+    running.reloader._read = lambda: new
+    running.reloader._requests.put(AGAIN)
+    running.reloader._requests.put("no bundle of this name")  # refused, after what was asked for first
+    running.go(lambda m: isinstance(m, EventSystem) and "no bundle of this name" in (m.detail or ""))
+
+
+def test_threads_reach_the_detector_and_a_reload_that_fails_changes_none(running: Running) -> None:
+    reload(running, "infer", threads=1)
+    assert cv2.getNumThreads() == 1
+    good = running.reloader._read()
+    bad = good.align.model_copy(update={"calibration": "/nowhere.json"})
+    running.reloader._read = lambda: good.model_copy(update={"align": bad})
+    reload(running, "infer", threads=2)
+    assert cv2.getNumThreads() == 1
+
+
+def test_the_detector_goes_where_the_network_goes(running: Running, w: Workshop) -> None:
+    """locate.backend = "auto": a network that moves to another backend takes it along."""
+    asked: list[str] = []
+    parts, open_network = running.reloader._parts, running.reloader._serving.open
+
+    def elsewhere() -> Any:
+        bundle, network = open_network()
+        network.backend = "tensorrt"
+        return bundle, network
+
+    def locator(config: Config, backend: str) -> Any:
+        asked.append(backend)
+        return parts.locator(config, "onnxruntime")
+
+    running.reloader._parts = Parts(locator, parts.check)
+    first = running.pipeline.locator
+    reload(running, "decide", margin=0.1)
+    assert (asked, running.pipeline.locator) == ([], first)
+    running.reloader._serving.open = elsewhere  # type: ignore[method-assign]
+    w.store().activate(w.store().install(w.real("1.1.0", 5)).name)
+    reload(running)
+    assert asked == ["tensorrt"]
+    assert running.pipeline.locator is not first
+    running.reloader._serving.open = open_network  # type: ignore[method-assign]
+    reload(running, "infer", cuda_graph=False)
+    assert asked == ["tensorrt", "onnxruntime"], "its engine is made with the same settings"
+
+
+def test_a_calibration_made_anew_under_its_name_is_read_again(running: Running, tmp_path: Path) -> None:
+    file, size = tmp_path / "calibration.json", {"visible_size": [640, 480], "infrared_size": [640, 480]}
+    file.write_text(json.dumps({"homography": np.eye(3).tolist(), **size}))
+    reload(running, "align", calibration=str(file))
+    before, check = running.pipeline.aligner, running.pipeline.check
+    reload(running)
+    assert (running.pipeline.aligner, running.pipeline.check) == (before, check), "what the check has seen is kept"
+    file.write_text(json.dumps({"homography": np.diag((1.0, 1.0, 0.9)).tolist(), **size}))
+    reload(running)
+    pair: Any = type("Pair", (), {"image": np.zeros((480, 640))})()
+    assert running.pipeline.aligner is not before
+    assert running.pipeline.check is not check
+    made = running.pipeline.aligner._calibration.matrix(pair.image.shape, pair.image.shape)
+    assert made[2, 2] == pytest.approx(0.9)
+
+
+def test_a_bundle_replaced_in_its_folder_is_opened_anew(running: Running, tmp_path: Path) -> None:
+    folder = copy_of_default(tmp_path)
+    reload(running, "infer", bundle=str(folder))
+    before = running.pipeline.network
+    reload(running)
+    assert running.pipeline.network is before
+    sha256 = running.pipeline.birth().bundle.sha256
+    edit_manifest(folder, lambda m: m.update(version="7.7.7"))
+    assert running.pipeline.birth().bundle.sha256 == sha256, "meta speaks of what serves, not of what lies there"
+    reload(running)
+    assert running.pipeline.network is not before
+    assert running.pipeline.birth().bundle.version == "7.7.7"
+    assert running.pipeline.birth().bundle.sha256 != sha256
+
+
 def test_without_a_store_there_is_nothing_to_activate() -> None:
     from edgefer.errors import BundleError
 
@@ -208,9 +289,13 @@ def test_without_a_store_there_is_nothing_to_activate() -> None:
 def test_only_live_keys_are_taken_over() -> None:
     old = Config()
     changed = {"rate_hz": 9.0, "port": 9}
-    new = build({"device": "x", "capture": {"fps": 5.0}, "publish": changed, "decide": {"margin": 0.5}}, "test")
+    new = build(
+        {"device": "x", "capture": {"fps": 5.0}, "publish": changed, "decide": {"margin": 0.5},
+         "health": {"prometheus_port": 9464, "period_s": 5.0}}, "test",
+    )  # fmt: skip
     assert {key for key, _, _ in differences(old, new)} == {
-        "device", "capture.fps", "publish.rate_hz", "publish.port", "decide.margin",
+        "device", "capture.fps", "publish.rate_hz", "publish.port", "decide.margin", "health.prometheus_port",
+        "health.period_s",
     }  # fmt: skip
     taken = {key: value for key, _, value in differences(old, merged(old, new))}
-    assert taken == {"publish.rate_hz": 9.0, "decide.margin": 0.5}
+    assert taken == {"publish.rate_hz": 9.0, "decide.margin": 0.5, "health.period_s": 5.0}
