@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from edgefer.config import read
 from edgefer.infer.cuda import has_driver
+from edgefer.infer.engines import default_folder
+from edgefer.publish._tls import resolved
 
 ROOT = Path(__file__).parents[1]
 INSTALL = ROOT / "deploy" / "install.sh"
@@ -104,6 +107,27 @@ def test_every_file_it_installs_is_in_the_checkout() -> None:
     assert len(named) >= 4
     assert all((ROOT / name).is_file() for name in named)
     assert os.access(INSTALL, os.X_OK)
+
+
+def test_a_container_keeps_what_the_service_keeps_and_finds_the_shipped_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The container's environment decides where state, engines and credentials are: lasting, private, handed over."""
+    text = (ROOT / "deploy" / "Containerfile.l4t").read_text()
+    header, steps = text.split("ARG BASE", 1)
+    for name in ("STATE_DIRECTORY", "CACHE_DIRECTORY", "CREDENTIALS_DIRECTORY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, folder in re.findall(r"\b([A-Z]+_DIRECTORY)=(\S+)", steps):
+        monkeypatch.setenv(name, folder)
+    volumes = re.search(r"^VOLUME (.*)$", steps, re.MULTILINE)
+    made = re.search(r"install -d -o edgefer -g edgefer -m 700 (.*)$", steps, re.MULTILINE)
+    assert volumes is not None
+    assert made is not None
+    kept = [str(read(ROOT / "deploy" / "edgefer.toml").state.path()), str(default_folder().parent)]
+    assert sorted(kept) == sorted(volumes[1].split()) == sorted(made[1].split())
+    assert all(re.search(rf"-v edgefer-\w+:{folder} ", header) for folder in kept)
+    shipped = resolved(read(ROOT / "deploy" / "edgefer.toml").publish)
+    for file in (shipped.ca_file, shipped.cert_file, shipped.key_file):
+        assert file.startswith("/run/secrets/")
+        assert f"--secret {Path(file).name} " in header
 
 
 def test_the_gpu_suite_brings_pycuda_and_skips_nothing() -> None:
