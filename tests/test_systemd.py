@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgefer import config
+from edgefer.publish._tls import resolved
 
 HERE = Path(__file__).parents[1] / "systemd"
 UNIT = HERE / "edgefer-daemon.service"
@@ -79,7 +80,7 @@ def test_unit_and_configuration_mean_the_same_files() -> None:
     for name in (shipped.ca_file, shipped.cert_file, shipped.key_file):
         credential = name.removeprefix("$CREDENTIALS_DIRECTORY/")
         assert f"LoadCredential={credential}:/etc/edgefer/tls/{credential}\n" in text
-        assert f"/etc/edgefer/tls/{credential}" in text.split("ExecReload=+")[1].splitlines()[0], "renewed by a reload"
+        assert f"/etc/edgefer/tls/{credential}" in text.split("ExecReload=+")[2].splitlines()[0], "renewed by a reload"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="makes users in a folder of its own: needs root")
@@ -103,16 +104,44 @@ def test_user_and_folders_come_out_as_meant(tmp_path: Path) -> None:
     assert oct((tmp_path / "etc/edgefer/edgefer.toml").stat().st_mode & 0o777) == "0o640"
 
 
-def test_the_reload_puts_renewed_certificates_where_the_daemon_looks(tmp_path: Path) -> None:
-    """The unit's own command, with this folder in the place of the system's and this user in that of edgefer."""
-    line = UNIT.read_text().split("ExecReload=+")[1].splitlines()[0]
+def test_the_reload_puts_renewed_certificates_where_the_daemon_looks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The unit's own commands, with this folder in the place of the system's and this user in that of its users."""
     (tmp_path / "etc/edgefer/tls").mkdir(parents=True)
+    (tmp_path / "run/edgefer").mkdir(parents=True)
     for name in ("ca.crt", "client.crt", "client.key"):
         (tmp_path / "etc/edgefer/tls" / name).write_text(f"new {name}")
-    line = line.replace(" /etc/", f" {tmp_path}/etc/").replace(" /run/", f" {tmp_path}/run/")
-    line = line.replace("-o edgefer -g edgefer", f"-o {os.getuid()} -g {os.getgid()}")
-    for _ in range(2):  # over older ones too
-        subprocess.run(line.split(), check=True)
-    made = tmp_path / "run/edgefer/renewed/client.key"
-    assert (made.read_text(), oct(made.stat().st_mode & 0o777)) == ("new client.key", "0o400")
+    user = f"-o {os.getuid()} -g {os.getgid()}"
+    start, *reload = (
+        line.replace(" /etc/", f" {tmp_path}/etc/").replace(" /run/", f" {tmp_path}/run/").replace(OWNER, user).split()
+        for line in re.findall(r"^Exec(?:StartPre|Reload)=\+(.*)$", UNIT.read_text(), re.MULTILINE)
+    )
+    for command in [*reload, *reload]:  # over older ones too
+        subprocess.run(command, check=True)
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "run/edgefer"))
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", "/given/at/the/start")
+    shipped = config.read(HERE.parent / "deploy" / "edgefer.toml").publish
+    made = Path(resolved(shipped).key_file)
+    assert (made.read_text(), oct(made.stat().st_mode & 0o777)) == ("new client.key", "0o440")
+    assert oct(made.parent.stat().st_mode & 0o777) == "0o750"
     assert "RuntimeDirectory=edgefer\n" in UNIT.read_text()
+    subprocess.run(start, check=True)
+    assert resolved(shipped).key_file == "/given/at/the/start/client.key", "a start brings the newest itself"
+
+
+OWNER = "-o root -g edgefer"
+"""of what a reload makes: the daemon reads it"""
+
+
+def test_root_writes_nowhere_the_daemon_may_write() -> None:
+    """A daemon that was taken over would put a link there, and root would follow it."""
+    text = UNIT.read_text()
+    own = [f"/{root}/{name}" for kind, root in (("State", "var/lib"), ("Cache", "var/cache"), ("Runtime", "run"))
+           for name in re.findall(rf"^{kind}Directory=(\S+)$", text, re.MULTILINE)]  # fmt: skip
+    assert len(own) == 3
+    privileged = re.findall(r"^Exec\w+=\+(.*)$", text, re.MULTILINE)
+    assert len(privileged) == 3
+    for command in privileged:
+        assert not any(word == d or word.startswith(f"{d}/") for word in command.split() for d in own), command
+        assert OWNER in command or command == "/usr/bin/rm -rf /run/edgefer-renewed"

@@ -1,7 +1,7 @@
 """Certificates and passwords that may be renewed while the service runs, and where the service manager puts them.
 
 A file named ``$CREDENTIALS_DIRECTORY/NAME`` is a systemd credential (LoadCredential=). systemd gives those once, at the
-start; the unit's reload puts renewed ones into ``$RUNTIME_DIRECTORY/renewed/NAME``, which is looked at first.
+start; the unit's reload puts renewed ones into ``$RUNTIME_DIRECTORY-renewed/NAME``, root's, which is looked at first.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _path(key: str, name: str) -> str:
         raise ConfigError(
             f"'publish.{key}': {name}: the service manager gave no credentials (LoadCredential=); name a file instead"
         )
-    renewed = Path(runtime, "renewed", name.removeprefix(CREDENTIALS))
+    renewed = Path(f"{runtime}-renewed", name.removeprefix(CREDENTIALS))
     return str(renewed if runtime and renewed.exists() else Path(folder, name.removeprefix(CREDENTIALS)))
 
 

@@ -246,7 +246,7 @@ def test_credentials_come_from_the_service_manager_and_renewed_ones_go_first(
     put(fleet, "car-1", tmp_path / "credentials")
     sender = publisher(broker.port, **settings)
     until(lambda: sender.connected)
-    put(fleet, "car-2", tmp_path / "run" / "renewed")
+    put(fleet, "car-2", tmp_path / "run-renewed")
     sender.renew()
     until(lambda: sender.counters()["connects"] == 2)
     until(lambda: sender.counters()["denied"], "the renewed one is car-2's")
