@@ -83,8 +83,11 @@ class Capture(Section):
     black_level: float = Field(
         6.0, ge=0, le=255, description="a frame whose brightest 1 % stays below this is black, grey levels"
     )
-    reopen_s: Seconds = Field(
-        1.0, description="pause before a lost camera is opened again, seconds; doubled at each try, 2.5 s at most"
+    reopen_s: float = Field(
+        1.0,
+        ge=0.1,
+        le=2.5,
+        description="pause before a lost camera is opened again, seconds; doubled at each try, 2.5 s at most",
     )
     visible_exposure_ms: float = Field(0.0, ge=0, le=1000, description="v4l2: locked exposure, ms; 0: automatic")
     infrared_exposure_ms: float = Field(0.0, ge=0, le=1000, description="the same of the infrared lens")

@@ -31,6 +31,8 @@ MISTAKES = {
         "[capture]\nfps = 4.0\n[align]\ncheck_s = 0.1\ndrift_s = 12.0\n",
         ["align.drift_s", "15 at least"],
     ),
+    "a lost camera tried without a pause": ("[capture]\nreopen_s = 0.0\n", ["capture.reopen_s", "0.1"]),
+    "and one left alone for a minute": ("[capture]\nreopen_s = 60.0\n", ["capture.reopen_s", "2.5"]),
     "not TOML": ("device = \n", ["TOML"]),
 }
 

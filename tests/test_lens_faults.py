@@ -116,7 +116,7 @@ class Drive:
 @pytest.fixture
 def config(monkeypatch: pytest.MonkeyPatch) -> Config:
     monkeypatch.setattr(pipeline, "WAIT_S", 0.0)
-    return build({"publish": {"kind": "stdout"}, "capture": {"reopen_s": 0.02}}, "test")
+    return build({"publish": {"kind": "stdout"}, "capture": {"reopen_s": 0.1}}, "test")
 
 
 STATE = {"dead": LensState.LOST, "failed": LensState.LOST, "black": LensState.BLACK, "frozen": LensState.FROZEN}
@@ -221,7 +221,7 @@ def test_inference_ten_times_slower_sees_the_newest_frame_only(config: Config, m
 
 def test_a_lens_unplugged_and_replugged_fifty_times() -> None:
     """On the real clock: invalid within a second, valid within five, and nothing is left open."""
-    config = build({"publish": {"kind": "stdout"}, "capture": {"reopen_s": 0.02}}, "test")
+    config = build({"publish": {"kind": "stdout"}, "capture": {"reopen_s": 0.1}}, "test")
     stage, source = Stage(), FakeSource((Lens.VISIBLE,))
     rig, seen, news = Rig([source], config.capture), [], threading.Condition()
 

@@ -128,7 +128,7 @@ class Story:
 
 @pytest.fixture
 def story() -> Story:
-    config = build({"publish": {"kind": "stdout"}, "capture": {"reopen_s": 0.05}}, "test")
+    config = build({"publish": {"kind": "stdout"}, "capture": {"reopen_s": 0.1}}, "test")
     return Story(config, FakeSource((Lens.VISIBLE,)), FakeSource((Lens.INFRARED,)))
 
 

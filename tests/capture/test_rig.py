@@ -21,7 +21,7 @@ from edgefer.types import Frame, FramePair, Lens, LensState
 
 LONG_S = 20.0
 """a bound that only a failing test reaches"""
-QUICK = Capture(kind="v4l2", fps=200.0, tolerance_ms=2.0, lost_s=0.05, reopen_s=0.001)
+QUICK = Capture(kind="v4l2", fps=200.0, tolerance_ms=2.0, lost_s=0.05).model_copy(update={"reopen_s": 0.001})
 V, NIR = (Lens.VISIBLE,), (Lens.INFRARED,)
 EYES = [(lens, 0) for lens in Lens]
 
