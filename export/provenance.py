@@ -56,13 +56,14 @@ def parts(job: Job, start: dict[str, str]) -> dict[str, float | None]:
 
 
 def _part(job: Job, name: str) -> tuple[float | None, list[str]]:
-    """CPU minutes of one, and what it began with in turn."""
+    """CPU minutes of one, all its folds together, and what it begins with in turn."""
     if name.endswith(train.FOREIGN):
         return None, []
+    part = job.beside(name)
     try:
-        state = kept(job.beside(name).out / train.NETWORK)
-        return round(state["spent"]["cpu"] / 60, 1), list(state["recipe"]["start"].values())
-    except (InputError, KeyError):  # a figure that is not known keeps no other from being known
+        own = train.own_cpu(part)
+        return None if own is None else round(own, 1), list(part.recipe.start.values())
+    except InputError:  # a figure that is not known keeps no other from being known
         return None, []
 
 

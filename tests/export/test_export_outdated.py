@@ -12,7 +12,7 @@ pytest.importorskip("torch", reason="needs the export extra")
 for needed in ("onnx", "onnxscript", "onnxruntime", "matplotlib"):
     pytest.importorskip(needed, reason="needs the export and cpu extras")
 
-from export import checkpoint, compare, models, provenance, recipe, score, train  # noqa: E402
+from export import budget, checkpoint, compare, models, provenance, recipe, score, train  # noqa: E402
 from export.report import cells, outdated, results, write_report  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("default")]
@@ -55,7 +55,7 @@ def test_a_result_says_what_was_trained_and_not_what_the_recipe_says_by_now(
     file: Path, data_root: Path, silent: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The budget's epochs, not the recipe's two; views of the training, though the file has been changed since."""
-    monkeypatch.setattr(train, "_epoch_cost", lambda *_: 1.0)
+    monkeypatch.setattr(budget, "_epoch_cost", lambda *_: 1.0)
     job = train.Job(file, file.parent.parent / "runs" / "one", minutes=0.1)
     train.train(job, silent)
     _change(file, "zoom = 0.1", "zoom = 0.3")
@@ -66,7 +66,7 @@ def test_a_result_says_what_was_trained_and_not_what_the_recipe_says_by_now(
     assert found.training.budget_minutes == 0.1
     assert outdated.changed(found.trained, recipe.read(file)) == "with other views than the recipe's of today"
     assert results.read_one(results.write(found, file.parent), results.System) == found
-    (job.out / train.PLAN).write_text("{")
+    (job.out / budget.PLAN).write_text("{")
     assert provenance.trained(job.out).planned == {}, "nobody can tell how many epochs the budget paid for"
 
 
@@ -138,5 +138,6 @@ def test_the_page_marks_the_row(file: Path, tmp_path: Path) -> None:
     mine = [r for r in rows if "`one` |" in r and "trained with other views than the recipe's of today" in r]
     assert len(mine) == 2, "in the table of all systems and in that of how it was measured"
     assert "| 40.0 | rotation\\_deg 12, zoom 0.1, shift 0.07," in mine[1]
-    assert "sgd, cosine, batch 8; joined: 1 epochs at 12 px, 1 epochs at 16 px" in mine[1]
-    assert sum(cells.UNTOLD in r for r in rows if "`older` |" in r) == 2
+    assert "sgd, cosine, batch 8; joined: 1 epoch at 12 px, 1 epoch at 16 px" in mine[1]
+    assert sum(cells.UNTOLD in r for r in rows if "`older` |" in r) == 1
+    assert "Of 1 results nobody noted" in (tmp_path / "out" / "report.md").read_text()
