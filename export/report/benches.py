@@ -197,11 +197,12 @@ def sequences(m: Material) -> list[Block]:
 
 
 def friedman_tests(systems: list[System]) -> list[Block]:
-    """Do the systems differ over the folds? One line per set and variant with two systems or more on equal folds."""
-    groups: dict[tuple[str, str, tuple[str, ...]], list[System]] = {}
+    """Do the systems differ over the folds? One line per set and variant with two systems or more on equal folds: of as
+    many pictures too, since sequences and single frames are not the same test."""
+    groups: dict[tuple[str, str, tuple[tuple[str, int], ...]], list[System]] = {}
     for s in systems:
         if s.folds:
-            groups.setdefault((s.dataset, s.variant, tuple(f.name for f in s.folds)), []).append(s)
+            groups.setdefault((s.dataset, s.variant, tuple((f.name, f.images) for f in s.folds)), []).append(s)
     out: list[Block] = []
     for (dataset, variant, folds), members in groups.items():
         if len(members) > 1:

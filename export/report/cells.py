@@ -41,24 +41,24 @@ def minutes(value: float | None) -> str:
     return NONE if value is None else f"{value:.1f}"
 
 
-def views(trained: Trained | None) -> str:
+def views(trained: Trained) -> str:
     """Ranges of the random training views by the recipe's keys; those that are 0 are off."""
-    if trained is None:
-        return UNTOLD
     return ", ".join(f"{key} {value:g}" for key, value in trained.augment.items() if value) or "as they are"
 
 
-def schedule(trained: Trained | None) -> str:
-    """``sgd, cosine, batch 128; joined: 22 epochs at 32 px, 17 at 48 px``."""
-    if trained is None:
-        return UNTOLD
+def schedule(trained: Trained) -> str:
+    """``sgd, cosine, batch 128; joined: 22 epochs at 32 px, 1 epoch at 48 px``."""
     t = trained.training
     steps = [
-        f"{name}: " + ", ".join(f"{n} epochs at {side} px" for side, n in sizes)
+        f"{name}: " + ", ".join(f"{epochs(n)} at {side} px" for side, n in sizes)
         for name, sizes in trained.planned.items()
     ]
     how = f"{t.get('optimiser', '')}, {t.get('schedule', '')}, batch {t.get('batch', '')}"
     return "; ".join([how, *steps]) if t.get("steps") else "nothing trained of its own"
+
+
+def epochs(n: int) -> str:
+    return f"{n} epoch{'s' * (n != 1)}"
 
 
 def differs(said: str | None) -> Text:

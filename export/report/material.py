@@ -34,8 +34,6 @@ class Plan:
     path: Path
     command: str
     """what trains it"""
-    used: bool
-    """results of others say that it was trained: a part, or a generator that pixel fusion was measured with"""
     note: str = ""
     """why there are no figures, as the recipe says itself"""
     caveat: str = ""
@@ -44,12 +42,7 @@ class Plan:
     role: str = "system"
     start: dict[str, str] = field(default_factory=dict)
     """part of the network -> recipe that it begins with"""
-
-    @property
-    def remark(self) -> Text:
-        if self.used and not self.note:
-            return "trained as a part of others, no accuracy of its own"
-        return self.note or ("not trained yet: ", Code(self.command))
+    teachers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -61,6 +54,32 @@ class Material:
     literature: tuple[published.Figure, ...]
     pictures: Path
     """folder of the report's figures"""
+    bundles: frozenset[str] = frozenset()
+    """recipes that were measured as a bundle, ``results/RECIPE.json``"""
+
+    @property
+    def used(self) -> set[str]:
+        """Recipes that must have been trained, since results of others rest on them: parts and teachers, theirs in
+        turn, and the generator that pixel fusion was measured with."""
+        made = set(self.fusion.about.recipes if self.fusion else ())
+        made |= {name for s in self.systems for name in s.training.starts_from}
+        queue = [*made, *self.bundles]
+        while queue:
+            plan = self.recipes.get(queue.pop())
+            further = {*plan.start.values(), *plan.teachers} - made if plan else set()
+            made |= further
+            queue += further
+        return made
+
+    def remark(self, plan: Plan) -> Text:
+        """Why a recipe has no row of figures."""
+        if plan.recipe in self.bundles:
+            return ("measured as a bundle: ", Code(f"export/results/{plan.recipe}.json"), " and its model card")
+        if plan.note:
+            return plan.note
+        if plan.recipe in self.used:
+            return "trained as a part of others, no accuracy of its own"
+        return ("not trained yet: ", Code(plan.command))
 
     @property
     def pending(self) -> list[Plan]:
@@ -148,12 +167,12 @@ def read(results_dir: Path, recipes_dir: Path, pictures: Path) -> Material:
     fused = results_dir / "pixel-fusion.json"
     papers, literature = published.read()
     fusion = results.read_one(fused, PixelFusion) if fused.is_file() else None
-    parts = {name for s in systems for name in s.training.starts_from} | set(fusion.about.recipes if fusion else ())
-    plans = [_plan(path, parts) for path in sorted(recipes_dir.glob("*.toml"))]
-    return Material(systems, {p.recipe: p for p in plans}, fusion, papers, literature, pictures)
+    plans = [_plan(path) for path in sorted(recipes_dir.glob("*.toml"))]
+    bundles = frozenset(p.recipe for p in plans if (results_dir / f"{p.recipe}.json").is_file())
+    return Material(systems, {p.recipe: p for p in plans}, fusion, papers, literature, pictures, bundles)
 
 
-def _plan(path: Path, parts: set[str]) -> Plan:
+def _plan(path: Path) -> Plan:
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as e:
@@ -170,6 +189,7 @@ def _plan(path: Path, parts: set[str]) -> Plan:
         return str(raw.get(key, default)).strip()
 
     return Plan(
-        recipe, paper, said("title", recipe), path, f"python -m export train {where}", recipe in parts, said("note"),
-        said("caveat"), said("family", "early"), said("role", "system"), dict(raw.get("start", {})),
+        recipe, paper, said("title", recipe), path, f"python -m export train {where}", said("note"), said("caveat"),
+        said("family", "early"), said("role", "system"), dict(raw.get("start", {})),
+        tuple(raw.get("distil", {}).get("teachers", ())),
     )  # fmt: skip

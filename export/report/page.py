@@ -21,7 +21,7 @@ Networks = Callable[[System], "tuple[object, Faces] | None"]
 """result -> its trained Network and faces it was not trained on; None where there are no weights or no faces"""
 Say = Callable[[str], None]
 _INTRO = (
-    "Every figure here is read from result files that the training and scoring commands wrote; none is typed in. "
+    "Every figure of ours is read from result files that the training and scoring commands wrote; none is typed in. "
     "Published figures are as the papers print them. Write this page again with "
 )
 

@@ -33,7 +33,7 @@ def overview(m: Material) -> list[Block]:
         "CPU min with what it starts from", "Trained as", "A lens simulated",
     )  # fmt: skip
     blocks: list[Block] = [Heading(2, "All systems")]
-    open_recipes = sum(not p.used for p in m.pending)
+    open_recipes = sum(p.recipe not in m.used | m.bundles for p in m.pending)
     blocks.append(Paragraph(f"Results: {len(m.systems)}. Recipes not trained yet: {open_recipes}."))
     if rows:
         blocks.append(Table(columns, tuple(rows), frozenset(range(3, 8))))
@@ -44,7 +44,7 @@ def overview(m: Material) -> list[Block]:
 _READING = (
     "Accuracy is of one network (of one per fold where people are held out in turn) without test-time augmentation; "
     "brackets are 95 % bootstrap intervals over the test rows. Rows whose intervals overlap widely are not told apart "
-    "by this many images, and neither are the networks where their budgets differ."
+    "by this many images; rows of different budgets compare the trainings as well as the networks."
 )
 
 
@@ -62,8 +62,8 @@ def verdicts(m: Material) -> list[Block]:
 
 _GOES_ON = (
     "What was cut off goes on from its last checkpoint with the command beside it; what is finished does with more "
-    "--cpu-minutes, or with more epochs in its recipe. A finished generator does not go on: give its recipe more "
-    "epochs and another --out. The score command with --commit-results brings the figure here."
+    "--cpu-minutes or more epochs in its recipe (a generator when its network.pt is deleted too). The score command "
+    "with the same recipe, --reduced where it has that, and --commit-results brings the figure here."
 )
 
 
@@ -109,7 +109,7 @@ def _waiting(m: Material, p: Plan) -> tuple[Text, ...]:
     printed = m.beside(p.recipe)
     gap = (cells.NONE,) * (len(_COLUMNS) - 5)
     first: Text = (f"{p.title} ", Code(p.recipe))
-    return (first, cells.NONE, p.remark, cells.published(printed), cells.standing(printed), *gap)
+    return (first, cells.NONE, m.remark(p), cells.published(printed), cells.standing(printed), *gap)
 
 
 def _modes(systems: list[System]) -> Table:
@@ -151,7 +151,7 @@ def _whose(of: list[System], systems: list[System]) -> tuple[str, ...]:
 
 def _own(s: System) -> Text:
     t = s.training
-    said = f" {s.fusion}. {t.epochs} epochs, {t.images_seen:,} images, {t.width}, {t.precision}"
+    said = f" {s.fusion}. {cells.epochs(t.epochs)}, {t.images_seen:,} images, {t.width}, {t.precision}"
     said += (f", budget {t.budget_minutes:g} CPU minutes" if t.budget_minutes else "") + "."
     said += f" Begins with {', '.join(t.starts_from)}." if t.starts_from else ""
     if s.seeds:
@@ -185,9 +185,12 @@ def provenance(m: Material) -> list[Block]:
     if not rows:
         return []
     numeric = frozenset({1, 4, 7, 8, 9, 10, 11})
-    note = "Latency: ONNX Runtime, one thread, one pair at a time. MACs: multiply-accumulates for one pair."
+    note = (
+        "Latency: ONNX Runtime, one thread, one pair at a time; figures of different runs do not compare, --latency "
+        "times all in one. MACs: multiply-accumulates for one pair."
+    )
     blocks: list[Block] = [Heading(2, "How it was measured"), Paragraph(note), Table(columns, tuple(rows), numeric)]
-    blocks.append(_trained_with(m))
+    blocks += _trained_with(m)
     full = {s.recipe for s in m.systems if s.variant == "full"}
     small = [s for s in m.systems if s.recipe not in full and s.recipe in m.recipes]
     if small:
@@ -198,7 +201,7 @@ def provenance(m: Material) -> list[Block]:
     return blocks
 
 
-def _trained_with(m: Material) -> Table:
+def _trained_with(m: Material) -> list[Block]:
     columns = ("Recipe", "Budget, CPU min", "Views", "Schedule", "Beside the recipe of today")
     rows: list[tuple[Text, ...]] = [
         (
@@ -206,8 +209,16 @@ def _trained_with(m: Material) -> Table:
             cells.differs(m.differs(s)),
         )
         for s in m.systems
+        if s.trained
     ]  # fmt: skip
-    return Table(columns, tuple(rows), frozenset({1}), "What each was trained with, as its checkpoint says.")
+    untold = len(m.systems) - len(rows)
+    note = f"Of {untold} results nobody noted what they were trained with: their recipes may have changed since."
+    blocks: list[Block] = []
+    if rows:
+        blocks.append(
+            Table(columns, tuple(rows), frozenset({1}), "What each was trained with, as its checkpoint says.")
+        )
+    return [*blocks, Paragraph(note)] if untold else blocks
 
 
 def _origin(s: System) -> tuple[Text, ...]:

@@ -31,7 +31,7 @@ class Standing:
 def standing(s: System, systems: Iterable[System], start: Mapping[str, str]) -> Standing:
     """``start`` is the recipe's: part of the network -> recipe it begins with."""
     beside = [t for t in systems if (t.variant, t.dataset) == (s.variant, s.dataset) and t.darkness]
-    wanted = _modalities(s, beside, start)
+    wanted = _modalities(s, start)
     found = {x: one for x in wanted if (one := _single(s, x, beside))}
     singles = tuple(found.values())
     light = [{d.gain: d.accuracy for d in t.darkness} for t in singles]
@@ -40,12 +40,12 @@ def standing(s: System, systems: Iterable[System], start: Mapping[str, str]) -> 
     return Standing(s, singles, tuple(x for x in wanted if x not in found), gaps)
 
 
-def _modalities(s: System, beside: list[System], start: Mapping[str, str]) -> list[str]:
-    """Those its recipe names as parts (``branches.msx``), else those of the recipes it begins with."""
-    named = {part for key in start for part in key.split(".")}
-    if not named & set(SINGLE):
-        named = {t.family for t in beside if t.recipe in s.training.starts_from}
-    return [x for x in SINGLE if x in named]
+def _modalities(s: System, start: Mapping[str, str]) -> list[str]:
+    """Those its recipe names as parts (``branches.msx``) or its network as modalities, else its lenses."""
+    named = {part for key in start for part in key.split(".")} & set(SINGLE)
+    if not named and s.trained:
+        named = set(s.trained.model.get("modalities", ()))
+    return [x for x in SINGLE if x in (named or s.lenses)]
 
 
 def _single(s: System, modality: str, beside: list[System]) -> System | None:

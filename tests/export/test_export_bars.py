@@ -22,9 +22,7 @@ def _world(*systems: System, fusion: PixelFusion | None = None, recipes: tuple[P
 
 
 def _plan(recipe: str, **more: Any) -> Plan:
-    return Plan(
-        recipe, "naseem2024", recipe, Path(), f"python -m export train recipes/{recipe}.toml", used=False, **more
-    )
+    return Plan(recipe, "naseem2024", recipe, Path(), f"python -m export train recipes/{recipe}.toml", **more)
 
 
 def _accuracy(value: float) -> dict[str, Any]:
@@ -137,6 +135,18 @@ def test_what_it_begins_with_goes_before_its_papers_and_that_before_none() -> No
     it = _world(both, *papers, eye, recipes=(_plan("both", start=start),)).standing(both)
     assert [s.recipe for s in it.singles] == ["eye", "blend"]
     assert it.missing == ()
+
+
+def test_without_parts_of_that_name_its_modalities_are_the_networks_or_its_lenses() -> None:
+    """Pixel fusion begins with a generator and a classifier; a compared backbone begins with nothing."""
+    pixel = _naseem("pixel", "pixel", 0.7, 0.7, lenses=("visible", "infrared"))
+    trained = {"model": {"modalities": ["visible", "msx"]}, "augment": {}, "training": {}}
+    other = _naseem("ghost", "early", 0.7, 0.7, lenses=("visible", "infrared"), trained=trained)
+    m = _world(
+        pixel, other, _naseem("eye", "visible", 0.6, 0.2), recipes=(_plan("pixel", start={"classifier": "eye"}),)
+    )
+    assert m.standing(pixel).missing == ("infrared",)
+    assert m.standing(other).missing == ("msx",)
 
 
 def test_a_fusion_whose_modality_has_no_figure_is_not_measured() -> None:

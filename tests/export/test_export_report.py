@@ -162,13 +162,14 @@ def test_a_recipe_that_cannot_run_here_says_so_itself(world: Path) -> None:
 
 
 def test_systems_on_equal_folds_are_told_apart_by_friedmans_test() -> None:
-    def folds(*shares: float) -> tuple[Fold, ...]:
-        return tuple(Fold(name=f"fold-{k}", images=50, accuracy=x) for k, x in enumerate(shares))
+    def folds(*shares: float, images: int = 50) -> tuple[Fold, ...]:
+        return tuple(Fold(name=f"fold-{k}", images=images, accuracy=x) for k, x in enumerate(shares))
 
     better = system("one", dataset="CK+", folds=folds(0.9, 0.91, 0.92, 0.93))
     worse = system("two", dataset="CK+", folds=folds(0.8, 0.81, 0.82, 0.83))
     other = system("three", dataset="CK+", folds=folds(0.8, 0.81))
-    (line,) = benches.friedman_tests([better, worse, other])
+    frames = system("four", dataset="CK+", folds=folds(0.7, 0.71, 0.72, 0.73, images=150))
+    (line,) = benches.friedman_tests([better, worse, other, frames])
     assert "chi-square 4.00, p 0.046 (one, two)" in str(line)
 
 
@@ -176,6 +177,25 @@ def test_a_part_of_others_is_not_called_untrained(page: Page) -> None:
     row = next(r for r in page.rows if r[0] == "zou2021-generator zou2021-generator")
     assert row[2] == "trained as a part of others, no accuracy of its own"
     assert "Results: 3. Recipes not trained yet: 1." in page.html
+
+
+def test_what_a_bundle_or_a_result_rests_on_is_not_called_untrained(world: Path) -> None:
+    """Through parts and teachers in turn; the bundle itself has figures elsewhere."""
+    (world / "results" / "ships.json").write_text("{}")
+    rests = {
+        "ships": '[start]\n"" = "branch"\n', "branch": '[distil]\nteachers = ["teacher"]\n',
+        "teacher": '[start]\n"" = "first"\n', "first": "", "nobody": "",
+    }  # fmt: skip
+    for name, text in rests.items():
+        (world / "recipes" / f"{name}.toml").write_text(f'name = "{name}"\n{text}')
+    markdown, _ = _write(world)
+    remark = {r[0].split()[0]: r[2] for r in _markdown_rows(markdown) if len(r) == 12}
+    assert remark["ships"] == "measured as a bundle: export/results/ships.json and its model card"
+    assert {remark[name] for name in ("branch", "teacher", "first")} == {
+        "trained as a part of others, no accuracy of its own"
+    }
+    assert remark["nobody"].startswith("not trained yet: ")
+    assert "Recipes not trained yet: 2." in markdown
 
 
 def test_an_ablation_stands_beside_its_recipe(page: Page) -> None:
