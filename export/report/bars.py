@@ -48,7 +48,8 @@ def _pyconv_reduced(m: Material) -> Judged:
     if minutes is None or minutes > MOST_MINUTES:  # a figure, but not one under this bar's condition
         had = f"within {minutes:g} CPU minutes" if minutes else "without a budget"
         return Judged(what, asked, f"{_figure(s)}, but trained {had}", "not measured", command)
-    return Judged(what, asked, f"{_figure(s)} within {minutes:g} CPU minutes", _verdict(s, REDUCED), command)
+    reached = f"{_figure(s)}, budget {minutes:g} CPU minutes, {s.training.cpu_minutes:g} spent"
+    return Judged(what, asked, reached, _verdict(s, REDUCED), command)
 
 
 def _pyconv_full(m: Material) -> Judged:
