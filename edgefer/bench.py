@@ -23,8 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from edgefer import app
-from edgefer import config as configuration
+from edgefer import app, config_file
 from edgefer.capture.rig import Rig
 from edgefer.config import Config
 from edgefer.demo import clip
@@ -89,7 +88,7 @@ def altered(config: Config, assignment: str) -> Config:
     raw.setdefault(section, {})
     if isinstance(raw[section], dict):
         raw[section][name] = parsed
-    return configuration.build(raw, f"--vs {assignment}")
+    return config_file.build(raw, f"--vs {assignment}")
 
 
 def load_frames(recording: Path | None) -> dict[Lens, list[U8]]:

@@ -15,8 +15,7 @@ from collections.abc import Sequence
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
-from edgefer import arguments
-from edgefer import config as configuration
+from edgefer import arguments, config_file
 from edgefer.config import Config, State
 from edgefer.errors import EX_OK, EX_SOFTWARE, EX_UNAVAILABLE, EdgeferError, UsageError
 
@@ -64,7 +63,7 @@ def _run(args: argparse.Namespace) -> None:
     from edgefer import app, private
 
     def read() -> Config:
-        return _with_publisher(configuration.read(args.config), args.publisher)
+        return _with_publisher(config_file.read(args.config), args.publisher)
 
     settings = read()
     _logging(settings.log.level)
@@ -77,7 +76,7 @@ def _replay(args: argparse.Namespace) -> int:
     stop = _stop_on_signal()
     from edgefer import app
 
-    settings = _replayed(configuration.read(args.config) if args.config else Config(), args)
+    settings = _replayed(config_file.read(args.config) if args.config else Config(), args)
     _logging(settings.log.level)
     if args.expect is None and args.write_expect is None:
         app.run(settings, stop.is_set)
@@ -122,7 +121,7 @@ def _record(args: argparse.Namespace) -> None:
     from edgefer import consent
     from edgefer.capture import Recorder, Room, open_rig, record
 
-    settings = configuration.read(args.config)
+    settings = config_file.read(args.config)
     _logging(settings.log.level)
     stop = _stop_on_signal()
     guard = (lambda frame: None) if args.i_have_consent else consent.FaceGuard(settings.locate)
@@ -154,7 +153,7 @@ def _calibrate(args: argparse.Namespace) -> int:
     if args.config is None:
         raise UsageError("calibrate: name --config FILE (live lenses) or --from FOLDER (recording, or pairs)")
     stop = _stop_on_signal()
-    settings = configuration.read(args.config)
+    settings = config_file.read(args.config)
     _logging(settings.log.level)
     return command.from_lenses(args, settings.capture, stop.is_set)
 
@@ -169,10 +168,10 @@ def _demo(args: argparse.Namespace) -> int:
 def _watch(args: argparse.Namespace) -> None:
     from edgefer import watch
 
-    settings = configuration.read(args.config) if args.config else Config()
+    settings = config_file.read(args.config) if args.config else Config()
     given = {"host": args.host, "port": args.port, "username": args.username, "password_file": args.password_file}
     changes = {key: value for key, value in given.items() if value is not None}
-    broker = configuration.build({"publish": {**settings.publish.model_dump(), **changes}}, "watch").publish
+    broker = config_file.build({"publish": {**settings.publish.model_dump(), **changes}}, "watch").publish
     stop = _stop_on_signal()
     _logging("warning")
     device = args.device or settings.device
@@ -182,7 +181,7 @@ def _watch(args: argparse.Namespace) -> None:
 def _bench(args: argparse.Namespace) -> None:
     from edgefer import bench
 
-    settings = configuration.read(args.config) if args.config else Config()
+    settings = config_file.read(args.config) if args.config else Config()
     if args.backend == "tensorrt":
         from edgefer import bench_engine
 
@@ -204,7 +203,7 @@ def _doctor(args: argparse.Namespace) -> int:
 def _engine(args: argparse.Namespace) -> int:
     from edgefer import engine_cli
 
-    settings = configuration.read(args.config) if args.config else Config()
+    settings = config_file.read(args.config) if args.config else Config()
     _logging(settings.log.level)
     if args.bundle:
         settings = settings.model_copy(update={"infer": settings.infer.model_copy(update={"bundle": str(args.bundle)})})
@@ -239,7 +238,7 @@ def _store(args: argparse.Namespace) -> Store:
     from edgefer.serving import self_test
     from edgefer.store import Store, become_owner
 
-    settings = configuration.read(args.config)
+    settings = config_file.read(args.config)
     folder = args.store or settings.service_store()
     keys = Keys([settings.update.key_1, settings.update.key_2])
     become_owner(folder)

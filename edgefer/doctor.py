@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgefer import config as configuration
+from edgefer import config_file
 from edgefer import doctor_nvidia as nvidia
 from edgefer.config import Config, Publish
 from edgefer.errors import EX_OK, EX_SOFTWARE, BundleError, ConfigError, EdgeferError, ServiceError
@@ -30,7 +31,7 @@ Check = Callable[[], str]
 
 def doctor(path: Path | None, as_json: bool = False) -> int:
     """Print a line per check (ok, note, FAIL), or one JSON document; the exit code is 0 or that of the first error."""
-    settings = configuration.read(path) if path else Config()
+    settings = config_file.read(path) if path else Config()
     worst, said = EX_OK, []
     for name, check in _checks(settings, path is not None).items():
         state, text, code = _outcome(check)
@@ -282,7 +283,7 @@ def _updates(settings: Config) -> str:
 def reference() -> str:
     """The configuration reference as a Markdown table, and which keys SIGHUP changes."""
     rows = ["| key | value | default | meaning |", "|---|---|---|---|"]
-    for key, kind, default, meaning in configuration.reference():
+    for key, kind, default, meaning in config_file.reference():
         rows.append(f"| `{key}` | {kind} | `{default}` | {meaning} |")
     live = ", ".join(f"`{key}`" for key in configuration.LIVE)
     return "\n".join([*rows, "", f"Changed while the service runs, by SIGHUP: {live}. The others need a restart."])

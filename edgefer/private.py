@@ -8,7 +8,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from edgefer.config import Config, without_password
+from edgefer.config import Config
+from edgefer.redact import without_password
 
 log = logging.getLogger("edgefer.private")
 

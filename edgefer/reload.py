@@ -21,7 +21,7 @@ import cv2
 from edgefer import sdnotify
 from edgefer.align import Aligner
 from edgefer.bundle import Bundle
-from edgefer.config import LIVE, Config, Section, without_password
+from edgefer.config import LIVE, Config, Section
 from edgefer.decide import Decider
 from edgefer.errors import EdgeferError, Stopped
 from edgefer.infer import Network
@@ -29,6 +29,7 @@ from edgefer.journal import fields
 from edgefer.locate import Locator
 from edgefer.messages import EventSystem, Message
 from edgefer.pipeline import Pipeline
+from edgefer.redact import without_password
 from edgefer.serving import Serving, Told, content
 from edgefer.stamp import Stamper
 from edgefer.types import Face, FramePair

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "edgefer"
 STAGES = {"capture", "locate", "align", "infer", "decide", "publish"}
-SHARED = {"types", "config", "errors", "bundle", "messages", "stamp"}
+SHARED = {"types", "config", "errors", "bundle", "messages", "redact", "stamp"}
 KNOWS_SEVERAL = {
     "pipeline",
     "app",

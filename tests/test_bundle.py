@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from edgefer import app
 from edgefer.bundle import DEFAULT, MANIFEST, MANIFEST_HASH, open_bundle
 from edgefer.capture.rig import Rig
-from edgefer.config import Infer, build
+from edgefer.config import Infer
+from edgefer.config_file import build
 from edgefer.errors import EX_CONFIG, BundleError
 from edgefer.infer import alone, open_network
 from edgefer.infer.golden import golden_gap

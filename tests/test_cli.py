@@ -156,7 +156,7 @@ def test_what_nobody_foresaw_is_one_line_too(
     def broken(path: Path) -> None:
         raise RuntimeError("two\nlines")
 
-    monkeypatch.setattr("edgefer.config.read", broken)
+    monkeypatch.setattr("edgefer.config_file.read", broken)
     assert main(["run", "--config", "x"]) == EX_SOFTWARE
     assert capsys.readouterr().err == "edgefer: internal error, please report it: RuntimeError: two lines\n"
 

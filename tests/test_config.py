@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgefer import config
+from edgefer import config_file, redact
 from edgefer.errors import EX_CONFIG, ConfigError
 
 ROOT = Path(__file__).parents[1]
@@ -43,7 +43,7 @@ def test_a_mistake_is_one_line_with_file_key_and_remedy(mistake: str, tmp_path: 
     file = tmp_path / "edgefer.toml"
     file.write_text(text)
     with pytest.raises(ConfigError) as e:
-        config.read(file)
+        config_file.read(file)
     line = str(e.value)
     assert "\n" not in line
     assert e.value.exit_code == EX_CONFIG
@@ -76,7 +76,7 @@ HARMLESS = (
 
 @pytest.mark.parametrize("name", [*PASSWORDS, *HARMLESS])
 def test_a_camera_is_named_without_its_password(name: str) -> None:
-    assert config.without_password(name) == PASSWORDS.get(name, name)
+    assert redact.without_password(name) == PASSWORDS.get(name, name)
 
 
 @pytest.mark.parametrize(
@@ -94,23 +94,23 @@ def test_no_mistake_shows_a_password(text: str, tmp_path: Path) -> None:
     file = tmp_path / "edgefer.toml"
     file.write_text(f"[capture]\n{text}")
     with pytest.raises(ConfigError, match="capture") as e:
-        config.read(file)
+        config_file.read(file)
     assert "SECRET" not in str(e.value)
 
 
 def test_a_missing_file_and_a_folder_are_said_so(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere\.toml: no such"):
-        config.read(tmp_path / "nowhere.toml")
+        config_file.read(tmp_path / "nowhere.toml")
     with pytest.raises(ConfigError, match="cannot be read"):
-        config.read(tmp_path)
+        config_file.read(tmp_path)
 
 
 def test_the_example_that_ships_is_valid() -> None:
-    assert config.read(ROOT / "deploy" / "edgefer.toml").capture.visible == "/dev/video0"
+    assert config_file.read(ROOT / "deploy" / "edgefer.toml").capture.visible == "/dev/video0"
 
 
 def test_every_key_is_documented() -> None:
-    rows = list(config.reference())
+    rows = list(config_file.reference())
     assert len(rows) > 40
     for key, kind, default, meaning in rows:
         assert key, key

@@ -22,7 +22,8 @@ from edgefer import app
 from edgefer.capture import Recorder
 from edgefer.capture.fake import FakeSource
 from edgefer.capture.rig import Rig
-from edgefer.config import Config, build
+from edgefer.config import Config
+from edgefer.config_file import build
 from edgefer.control import PRIVACY_FILE, PrivacyMemory
 from edgefer.errors import CameraError
 from edgefer.messages import Command, EventDriver, Message, Meta, Privacy, Rate, Reload, StateDriver

@@ -12,7 +12,8 @@ import pytest
 from release_workshop import Workshop
 
 from edgefer import app
-from edgefer.config import Config, build
+from edgefer.config import Config
+from edgefer.config_file import build
 from edgefer.errors import BundleError
 from edgefer.life import AGAIN_S, FILE, SCORED_MIN, STEADY_S, Heart, Life, Step, proven, step
 from edgefer.serving import Serving, visible_only

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edgefer.config import read
+from edgefer.config_file import read
 from edgefer.infer.cuda import has_driver
 from edgefer.infer.engines import default_folder
 from edgefer.publish._tls import resolved

@@ -17,7 +17,8 @@ from release_workshop import Workshop
 from edgefer import app, doctor, metrics
 from edgefer import doctor_nvidia as nvidia
 from edgefer.cli import main
-from edgefer.config import Config, build, read
+from edgefer.config import Config
+from edgefer.config_file import build, read
 from edgefer.errors import (
     EX_CONFIG,
     EX_NOINPUT,

@@ -20,7 +20,8 @@ import pytest
 from edgefer import app, pipeline
 from edgefer.capture.fake import FakeSource, Step
 from edgefer.capture.rig import Rig
-from edgefer.config import Config, build
+from edgefer.config import Config
+from edgefer.config_file import build
 from edgefer.demo import clip
 from edgefer.messages import EventDriver, EventSystem, Message
 from edgefer.types import U8, Lens, LensState, Reading, Why, now_ns

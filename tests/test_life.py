@@ -29,7 +29,7 @@ from edgefer.bundle import open_bundle
 from edgefer.capture import Recorder
 from edgefer.capture.fake import FakeSource
 from edgefer.capture.rig import Rig
-from edgefer.config import build
+from edgefer.config_file import build
 from edgefer.demo import clip
 from edgefer.errors import EX_CONFIG, EX_OK
 from edgefer.life import Life, Record

@@ -15,7 +15,8 @@ from locate_portraits import astronaut
 from edgefer import app
 from edgefer.capture.fake import FakeSource, Step
 from edgefer.capture.rig import Rig
-from edgefer.config import Config, build
+from edgefer.config import Config
+from edgefer.config_file import build
 from edgefer.demo.show import make_clip
 from edgefer.messages import EventDriver, EventSystem, Health, Message, StateDriver
 from edgefer.types import Lens, LensState, Reading

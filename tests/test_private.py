@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edgefer.config import build
+from edgefer.config_file import build
 from edgefer.private import findings
 
 

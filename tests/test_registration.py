@@ -13,7 +13,8 @@ from edgefer import app
 from edgefer.bundle import DEFAULT, open_bundle
 from edgefer.capture import Recorder
 from edgefer.capture.nir import WHOLE_FRAME, simulate_nir
-from edgefer.config import LOOKS, Align, Config, build
+from edgefer.config import LOOKS, Align, Config
+from edgefer.config_file import build
 from edgefer.demo.clip import Scene
 from edgefer.messages import EventSystem
 from edgefer.registration import IN_PART, MOST, DriftWatch, RegistrationCheck, Verdict, offset_px

@@ -17,7 +17,8 @@ from release_workshop import Workshop
 
 from edgefer import app
 from edgefer.bundle import open_bundle
-from edgefer.config import Config, build
+from edgefer.config import Config
+from edgefer.config_file import build
 from edgefer.messages import Command, EventSystem, Message, Meta, Rate, StateDriver
 from edgefer.pipeline import Pipeline
 from edgefer.reload import AGAIN, Parts, Reloader, Requests, differences, merged

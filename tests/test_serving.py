@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from release_workshop import Workshop
 
-from edgefer.config import build
+from edgefer.config_file import build
 from edgefer.infer import Network
 from edgefer.life import AGAIN_S, SCORED_MIN, Heart
 from edgefer.serving import Serving

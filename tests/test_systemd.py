@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edgefer import config
+from edgefer import config, config_file
 from edgefer.publish._tls import resolved
 
 HERE = Path(__file__).parents[1] / "systemd"
@@ -73,7 +73,7 @@ def test_a_wrong_configuration_is_not_restarted_and_crashes_are_for_ever() -> No
 
 
 def test_unit_and_configuration_mean_the_same_files() -> None:
-    shipped = config.read(HERE.parent / "deploy" / "edgefer.toml").publish
+    shipped = config_file.read(HERE.parent / "deploy" / "edgefer.toml").publish
     text = UNIT.read_text()
     assert str(config.SERVICE_CONFIG) in text
     assert f"StateDirectory={config.SERVICE_STATE.name}" in text
@@ -121,7 +121,7 @@ def test_the_reload_puts_renewed_certificates_where_the_daemon_looks(
         subprocess.run(command, check=True)
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path / "run/edgefer"))
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", "/given/at/the/start")
-    shipped = config.read(HERE.parent / "deploy" / "edgefer.toml").publish
+    shipped = config_file.read(HERE.parent / "deploy" / "edgefer.toml").publish
     made = Path(resolved(shipped).key_file)
     assert (made.read_text(), oct(made.stat().st_mode & 0o777)) == ("new client.key", "0o440")
     assert oct(made.parent.stat().st_mode & 0o777) == "0o750"

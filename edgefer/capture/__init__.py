@@ -25,8 +25,9 @@ from edgefer.capture.source import Clock, EndOfStream, Source
 from edgefer.capture.stacked import StackedSource
 from edgefer.capture.v4l2 import V4l2Source
 from edgefer.capture.v4l2_choice import Settings
-from edgefer.config import Capture, without_password
+from edgefer.config import Capture
 from edgefer.errors import ConfigError, InputError
+from edgefer.redact import without_password
 from edgefer.types import Lens, now_ns
 
 __all__ = ["KINDS", "EndOfStream", "Recorder", "Rig", "Room", "Source", "open_rig", "open_sources", "record"]

@@ -12,8 +12,8 @@ from edgefer.capture.formats import Scale, narrowed
 from edgefer.capture.look import chroma_of
 from edgefer.capture.pool import FramePool
 from edgefer.capture.source import Clock
-from edgefer.config import without_password
 from edgefer.errors import CameraError
+from edgefer.redact import without_password
 from edgefer.types import U8, Frame, Lens, now_ns
 
 _OPEN_MS: Final = 5000

@@ -21,7 +21,8 @@ from edgefer import app
 from edgefer.bench_engine import within
 from edgefer.bundle import GOLDEN, open_bundle
 from edgefer.capture.rig import Rig
-from edgefer.config import Config, Infer, build
+from edgefer.config import Config, Infer
+from edgefer.config_file import build
 from edgefer.errors import BundleError, ServiceError
 from edgefer.infer import open_network
 from edgefer.infer.cuda import CudaGraph, open_cuda

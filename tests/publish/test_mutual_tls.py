@@ -26,7 +26,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from torture import EPOCH, Source, on_disk, wall_clock
 from wire_samples import one_of_each, stamper
 
-from edgefer import config
+from edgefer import config_file
 from edgefer.config import Publish
 from edgefer.errors import EX_OK, ConfigError
 from edgefer.messages import EventSystem, Meta, Status
@@ -236,7 +236,7 @@ def test_credentials_come_from_the_service_manager_and_renewed_ones_go_first(
 ) -> None:  # fmt: skip
     named = {"ca_file": "ca.crt", "cert_file": "client.crt", "key_file": "client.key"}
     settings = {key: f"$CREDENTIALS_DIRECTORY/{name}" for key, name in named.items()}
-    shipped = config.read(SCRIPT.parent / "edgefer.toml").publish
+    shipped = config_file.read(SCRIPT.parent / "edgefer.toml").publish
     assert {key: getattr(shipped, key) for key in named} == settings, "the shipped configuration asks for the same"
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
     with pytest.raises(ConfigError, match=r"publish\.ca_file.*LoadCredential"):
