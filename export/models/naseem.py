@@ -5,7 +5,9 @@ Learning Models", IEEE Access 2024, figs. 3-7. Naseem et al., "Facial expression
 early fusion of deep learning with attention mechanism", PeerJ Computer Science 2025, figs. 3-5.
 
 The papers draw the widths of their added layers in figures only; ours halve from the backbone's 512 to 256 and 128.
-Where a camera has no MSX lens, the blend is derived from the aligned pair inside the graph.
+Where a camera has no MSX lens, the blend is derived from the aligned pair inside the graph. The fivefold augmentation
+of 2025 is not a set made five times as large beforehand: every epoch draws a new view of each pair, the same for both
+lenses (`export.data.augment`, ranges in the recipes).
 """
 
 from __future__ import annotations
