@@ -72,7 +72,7 @@ def _ckplus(m: Material) -> Judged:
     what, asked = "CK+, seven classes, ten folds by person, best network", _percent(CKPLUS)
     if not fit:
         return Judged(what, asked, "", "not measured", m.command(CKPLUS_RECIPE, "full"))
-    best = max(fit, key=_accuracy)
+    best = max(fit, key=lambda s: s.accuracy)
     reached = f"{_figure(best)}: {best.key}, begun with {', '.join(best.training.starts_from)}"
     return Judged(what, asked, reached, _verdict(best, CKPLUS), m.command(best.recipe, best.variant))
 
@@ -103,8 +103,9 @@ def _judged_early(m: Material, s: System) -> Judged:
 
 def _worst(it: Standing) -> str:
     gap, gain = it.worst
-    beside = ", ".join(t.key for t in it.singles)
-    return f"{cells.points(gap, 2)} points at its worst step (light × {gain:g}) against the best of {beside}"
+    beside = ", ".join(t.key + (f" ({_seeds(t)})" if t.seeds else "") for t in it.singles)
+    where = f"light × {gain:g}" + (f", {_seeds(it.system)}" if it.system.seeds else "")
+    return f"{cells.points(gap, 2)} points at its worst step ({where}) against the best of {beside}"
 
 
 def _wgan(m: Material) -> list[Judged]:
@@ -130,17 +131,16 @@ def _judged_wgan(name: str, row: dict[str, float], average: dict[str, float], ca
     return _wgan_row(name, said, "met" if all(row[k] > average[k] for k in MERITS) else "not met", command)
 
 
-def _accuracy(s: System) -> float:
-    """The mean over seeds where there are several."""
-    return sum(s.seeds.values()) / len(s.seeds) if s.seeds else s.headline.accuracy.value
+def _seeds(s: System) -> str:
+    return f"mean of {len(s.seeds)} seeds" if len(s.seeds) > 1 else "one seed"
 
 
 def _figure(s: System) -> str:
-    return f"{_percent(_accuracy(s))} ({f'mean of {len(s.seeds)} seeds' if len(s.seeds) > 1 else 'one seed'})"
+    return f"{_percent(s.accuracy)} ({_seeds(s)})"
 
 
 def _verdict(s: System, least: float) -> Verdict:
-    return "met" if _accuracy(s) >= least - _ROUNDING else "not met"
+    return "met" if s.accuracy >= least - _ROUNDING else "not met"
 
 
 def _percent(share: float) -> str:

@@ -38,15 +38,15 @@ def _beside(m: Material, role: str, label: str) -> list[Block]:
 
 def _difference(m: Material, s: System) -> tuple[Text, ...]:
     mine, base = s.headline.accuracy, m.find(s.compares_with, s.variant)
-    other = base.headline.accuracy if base else None
     beside: tuple[Text, ...] = (Code(s.compares_with) if s.compares_with else cells.NONE, *(cells.NONE,) * 3)
-    if base and other:
-        low, high = sorted((mine, other), key=lambda e: e.value)
+    if base:
+        low, high = sorted((mine, base.headline.accuracy), key=lambda e: e.value)
         apart = "yes" if low.interval_95[1] < high.interval_95[0] else "no"
-        gap = cells.points(mine.value - other.value) if base.dataset == s.dataset else cells.NONE
-        beside = (Code(base.key), cells.estimate(other), gap, apart)
+        apart = cells.NONE if s.seeds or base.seeds else apart  # intervals are of one seed, not of a mean
+        gap = cells.points(s.accuracy - base.accuracy) if base.dataset == s.dataset else cells.NONE
+        beside = (Code(base.key), cells.accuracy(base), gap, apart)
     cost = (cells.large(s.parameters), cells.minutes(s.training.cpu_minutes))
-    return (Code(s.key), s.change or s.title, s.dataset, cells.estimate(mine), *beside, *cost)
+    return (Code(s.key), s.change or s.title, s.dataset, cells.accuracy(s), *beside, *cost)
 
 
 def light(m: Material) -> list[Block]:

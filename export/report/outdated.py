@@ -18,10 +18,19 @@ PARTS = {
 
 def changed(then: Trained, today: Recipe) -> str:
     """Such as "with other views than the recipe's of today"; "" where nothing that makes a result has changed."""
-    now = today.model_dump(mode="json")
+    said = _differing(then, today.model_dump(mode="json"))
+    return f"with {said} than the recipe's of today" if said else ""
+
+
+def apart(one: Trained, other: Trained) -> str:
+    """Such as "other views", what ``one`` was trained with beside ``other``; "" where they make the same result."""
+    parts = {"name": "", **other.model_dump(mode="json", include=set(PARTS))}
+    return _differing(one, _as_read_today(parts))
+
+
+def _differing(then: Trained, now: dict[str, Any]) -> str:
     was = _as_read_today({**now, **then.model_dump(mode="json", include=set(PARTS))})
-    words = [word for part, word in PARTS.items() if was[part] != now[part]]
-    return f"with {' and '.join(words)} than the recipe's of today" if words else ""
+    return " and ".join(word for part, word in PARTS.items() if was.get(part) != now.get(part))
 
 
 def _as_read_today(recipe: dict[str, Any]) -> dict[str, Any]:

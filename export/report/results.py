@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -186,8 +187,11 @@ class System(Part):
     simulated: str = ""
     """what is not real; "" when all is"""
     seed: int
+    repeat: bool = False
+    """trained with another seed than its recipe's own, beside whose result this one stands"""
     seeds: dict[str, Share] = {}
-    """accuracy of every seed run, this one included; {} when there is only this one"""
+    """accuracy of every seed run, this one included; {} when there is only this one, and in files: whoever reads them
+    finds those of other seeds beside it (`export.report.seeds`)"""
     data_fingerprint: str
     """sha256 of the training rows' pixels and labels"""
     machine: Machine
@@ -220,12 +224,22 @@ class System(Part):
 
     @property
     def key(self) -> str:
-        """Names result and figures: the recipe, with ``-reduced`` where it is that variant."""
-        return self.recipe if self.variant == "full" else f"{self.recipe}-reduced"
+        """Names result and figures."""
+        return key(self.recipe, self.variant == "reduced", self.seed if self.repeat else None)
 
     @property
     def headline(self) -> Mode:
         return next(iter(self.modes.values()))
+
+    @property
+    def accuracy(self) -> float:
+        """Of the headline; the mean over the seeds where there are several."""
+        return statistics.fmean(self.seeds.values()) if self.seeds else self.headline.accuracy.value
+
+
+def key(recipe: str, reduced: bool, seed: int | None) -> str:
+    """The recipe, with ``-reduced`` where it is that variant and ``-seed2`` where that is not the recipe's own."""
+    return recipe + "-reduced" * reduced + ("" if seed is None else f"-seed{seed}")
 
 
 class AboutFusion(BaseModel):

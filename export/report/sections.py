@@ -19,10 +19,10 @@ _NUMERIC = frozenset({2, *range(5, 12)})
 def overview(m: Material) -> list[Block]:
     """All systems in one table, best first within a data set."""
     each = Counter(s.dataset for s in m.systems)
-    ordered = sorted(m.systems, key=lambda s: (-each[s.dataset], s.dataset, -s.headline.accuracy.value))
+    ordered = sorted(m.systems, key=lambda s: (-each[s.dataset], s.dataset, -s.accuracy))
     rows: list[tuple[Text, ...]] = [
         (
-            cells.name(s), m.short(s.paper), s.dataset, cells.estimate(s.headline.accuracy), cells.large(s.parameters),
+            cells.name(s), m.short(s.paper), s.dataset, cells.accuracy(s), cells.large(s.parameters),
             cells.minutes(s.training.budget_minutes), cells.minutes(s.training.cpu_minutes),
             cells.total(*m.total_cpu(s)), cells.differs(m.differs(s)), "yes" if s.simulated else "no",
         )
@@ -37,14 +37,20 @@ def overview(m: Material) -> list[Block]:
     blocks.append(Paragraph(f"Results: {len(m.systems)}. Recipes not trained yet: {open_recipes}."))
     if rows:
         blocks.append(Table(columns, tuple(rows), frozenset(range(3, 8))))
-        blocks.append(Paragraph(_READING))
-    return blocks
+        blocks.append(Paragraph(f"{_READING} {_SEVERAL if any(s.seeds for s in m.systems) else _ONE_SEED}"))
+    apart = tuple((Code(r.system.key), f" is in no mean: {r.why}.") for r in m.repeats if r.why)
+    return [*blocks, Items(apart)] if apart else blocks
 
 
 _READING = (
     "Accuracy is of one network (of one per fold where people are held out in turn) without test-time augmentation; "
     "brackets are 95 % bootstrap intervals over the test rows. Rows whose intervals overlap widely are not told apart "
     "by this many images; rows of different budgets compare the trainings as well as the networks."
+)
+_ONE_SEED = "Every row is of one seed."
+_SEVERAL = (
+    "Rows that name no seeds are of one seed. Where they do, accuracy is the mean over them ± the standard deviation "
+    "(of two, their range); bars and light are means over the seeds, too; all else is of the recipe's own seed."
 )
 
 
@@ -99,7 +105,7 @@ def _systems(m: Material, paper: str) -> list[Block]:
 def _row(m: Material, s: System) -> tuple[Text, ...]:
     head, printed = s.headline, m.beside(s.recipe, s.published)
     return (
-        cells.name(s), s.dataset, cells.estimate(head.accuracy), cells.published(printed), cells.standing(printed),
+        cells.name(s), s.dataset, cells.accuracy(s), cells.published(printed), cells.standing(printed),
         *cells.macro(head), cells.large(s.parameters), cells.large(s.macs), cells.latency(s.latency_ms),
         cells.minutes(s.training.cpu_minutes),
     )  # fmt: skip
@@ -156,7 +162,7 @@ def _own(s: System) -> Text:
     said += f" Begins with {', '.join(t.starts_from)}." if t.starts_from else ""
     if s.seeds:
         each = ", ".join(f"{seed}: {cells.percent(a)}" for seed, a in s.seeds.items())
-        said += f" Mean of {len(s.seeds)} seeds {cells.percent(sum(s.seeds.values()) / len(s.seeds))} ({each})."
+        said += f" Mean of {len(s.seeds)} seeds {cells.percent(s.accuracy)} ({each})."
     said += f" Further: {', '.join(f'{k} {v:.4g}' for k, v in s.extra.items())}." if s.extra else ""
     return (Code(s.key), said)
 
@@ -181,7 +187,7 @@ def provenance(m: Material) -> list[Block]:
         "Recipe", "Seed", "Training data, sha256", "Processor", "Cores", "Precision", "Width", "Epochs", "Images seen",
         "CPU min", "Wall min", "Budget, CPU min", "Begins with",
     )  # fmt: skip
-    rows: list[tuple[Text, ...]] = [*map(_origin, m.systems), *_fusion_origin(m)]
+    rows: list[tuple[Text, ...]] = [*map(_origin, _every(m)), *_fusion_origin(m)]
     if not rows:
         return []
     numeric = frozenset({1, 4, 7, 8, 9, 10, 11})
@@ -219,6 +225,11 @@ def _trained_with(m: Material) -> list[Block]:
             Table(columns, tuple(rows), frozenset({1}), "What each was trained with, as its checkpoint says.")
         )
     return [*blocks, Paragraph(note)] if untold else blocks
+
+
+def _every(m: Material) -> list[System]:
+    """Every result, those of other seeds beside that of the recipe's own."""
+    return sorted([*m.systems, *(r.system for r in m.repeats)], key=lambda s: (s.paper, s.key))
 
 
 def _origin(s: System) -> tuple[Text, ...]:
