@@ -18,8 +18,11 @@ from export.progress import Progress
 
 INTERRUPTED = 130
 """128 + SIGINT, as a shell reports it"""
+SEEDS = 2**32
+"""how many there are: those that every generator of random numbers takes"""
 RESULTS = Path(__file__).parent / "results"
 RECIPES = Path(__file__).parent / "recipes"
+RUNS = Path("runs")
 
 
 class Parser(argparse.ArgumentParser):
@@ -51,6 +54,9 @@ def parser() -> Parser:
     _report_arguments(commands)
     _engine_arguments(commands)
     _signing_arguments(commands)
+    for sub in (added["train"], added["score"], commands.choices["report"]):
+        text = "another seed than the recipe's, also of what it starts from (trained if absent); in runs/.../seed-N/"
+        sub.add_argument("--seed", type=_seed, metavar="N", help=text)
     for sub in (added["train"], commands.choices["report"]):
         text = "fit the epochs to so much processor time; half of it where a recipe starts from others"
         sub.add_argument("--cpu-minutes", type=_minutes, help=text)
@@ -104,6 +110,12 @@ def _minutes(text: str) -> float:
     return value
 
 
+def _seed(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and int(text) < SEEDS):
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to {SEEDS - 1}")
+    return int(text)
+
+
 def _count(text: str) -> int:
     value = int(text)
     if value < 1:
@@ -151,9 +163,10 @@ def _run(args: argparse.Namespace, say: Progress) -> None:
         _report_page(args, say)
         return
 
-    reduced = getattr(args, "reduced", False)
-    args.plan = recipe.read(args.recipe, reduced, getattr(args, "data", ""))
-    args.out = args.out or _folder(args.plan.name, reduced, getattr(args, "data", ""))
+    reduced, data = getattr(args, "reduced", False), getattr(args, "data", "")
+    args.plan = recipe.read(args.recipe, reduced, data)
+    args.seed = recipe.other_seed(args.plan, getattr(args, "seed", None))
+    args.out = args.out or RUNS / recipe.place(args.plan.name, reduced, data, args.seed)
     COMMANDS[args.command](args, say)
 
 
@@ -168,10 +181,6 @@ def _sign(args: argparse.Namespace) -> None:
     print(f"{args.bundle}: signed as {release.title}, release {release.number}")
 
 
-def _folder(recipe: str, reduced: bool, data: str) -> Path:
-    return Path("runs") / data / ("reduced" if reduced else "") / recipe
-
-
 def _limit_threads(threads: int) -> None:
     import cv2
     import torch
@@ -183,7 +192,7 @@ def _limit_threads(threads: int) -> None:
 def _train(args: argparse.Namespace, say: Progress) -> None:
     from export import train
 
-    job = train.Job(args.recipe, args.out, args.reduced, args.cpu_minutes, args.data)
+    job = train.Job(args.recipe, args.out, args.reduced, args.cpu_minutes, args.data, args.seed)
     for path in train.train(job, say):
         say(f"trained: {path}")
 
@@ -192,12 +201,14 @@ def _score(args: argparse.Namespace, say: Progress) -> None:
     from export import compare, score, train
     from export.report import results
 
-    job = train.Job(args.recipe, args.out, args.reduced, data=args.data)
+    job = train.Job(args.recipe, args.out, args.reduced, data=args.data, seed=args.seed)
     if args.plan.model.name == train.GENERATOR:
         if args.plan.data.name != train.SCENES:
             raise UsageError(
                 f"{args.recipe}: a generator of faces has no figures of its own; score zou2021-wgan-scenes"
             )
+        if args.commit_results and args.seed is not None:
+            raise UsageError("--seed: the fusion table holds one generator, that of its recipe's own seed")
         say(f"results: {compare.fusion(job, RESULTS if args.commit_results else args.out, say)}")
         return
     found = score.score(job, say)
@@ -212,10 +223,10 @@ def _report_page(args: argparse.Namespace, say: Progress) -> None:
     from export import compare
     from export.report import page
 
-    if not args.train and (args.reduced or args.cpu_minutes):
-        raise UsageError("--reduced and --cpu-minutes say how to train: give --train with them")
+    if not args.train and (args.reduced or args.cpu_minutes or args.seed is not None):
+        raise UsageError("--reduced, --cpu-minutes and --seed say how to train: give --train with them")
     if args.train:
-        compare.missing(RECIPES, RESULTS / "systems", args.reduced, args.cpu_minutes, say)
+        compare.missing(RECIPES, RESULTS / "systems", args.reduced, args.cpu_minutes, say, args.seed)
     if args.latency:
         compare.time_all(RECIPES, RESULTS / "systems", say)
     faces, networks = compare.for_maps(RECIPES, say)
@@ -234,7 +245,7 @@ def _engine(args: argparse.Namespace, say: Progress) -> None:
     if args.target not in engine.TARGETS:
         raise UsageError(f"--target {args.target}: TensorRT for RTX builds for {', '.join(engine.TARGETS)}")
     if args.source.suffix == ".toml":
-        args.out = args.out or _folder(recipe.read(args.source).name, False, "")
+        args.out = args.out or RUNS / recipe.place(recipe.read(args.source).name)
     args.out = args.out or Path()
     graph = engine.source(args.source, args.out, args.precision)
     engine.build_and_check(graph, args.out, args.target, print)

@@ -172,6 +172,12 @@ def trained_on(path: Path) -> str:
     return str(_read(path)["data"])
 
 
+def check_seed(path: Path, seed: int) -> None:
+    """Raises InputError where a finished network was trained with another seed."""
+    if (was := _read(path)["recipe"].get("seed", seed)) != seed:
+        raise InputError(f"{path}: trained with seed {was}, not {seed}; choose another --out or delete that folder")
+
+
 def spent(path: Path) -> dict[str, Any]:
     """What a finished network cost (:class:`Trained`). Raises InputError when there is none."""
     return dict(_read(path)["spent"])

@@ -23,7 +23,7 @@ RUNS = Path("runs")
 FUSION = "pixel-fusion.json"
 
 
-def missing(recipes: Path, into: Path, reduced: bool, minutes: float | None, say: Say) -> None:
+def missing(recipes: Path, into: Path, reduced: bool, minutes: float | None, say: Say, seed: int | None = None) -> None:
     """Train and score what has no results file. A recipe that cannot run here (a set that is not there, a backbone
     without torchvision) is named and passed over; the report then has its row without figures. A result that is not of
     what its recipe says today is named and left: it is for whoever asked for it to throw away."""
@@ -31,18 +31,26 @@ def missing(recipes: Path, into: Path, reduced: bool, minutes: float | None, say
     if untold := [key for key, s in have.items() if s.trained is None]:
         say(f"{len(untold)} results do not say what they were trained with: {', '.join(untold)}")
     for file in sorted(recipes.glob("*.toml")):
-        job = Job(file, folder(file.stem, reduced), reduced, minutes)
-        known = have.get(f"{file.stem}-reduced" if reduced else file.stem)
         try:
-            if job.recipe.model.name == train.GENERATOR:
-                _generator(job, into.parent, say)
-            elif known:
-                _tell_outdated(known, job, into, say)
-            else:
-                train.train(job, say)
-                results.write(score.score(job, say), into)
+            _make(_job(file, reduced, minutes, seed), have, into, say)
         except (ExportError, RuntimeError, ValueError) as e:  # torch's own, such as memory: the others go on
             say(f"{file.stem}: passed over: {' '.join(str(e).split())}")
+
+
+def _job(file: Path, reduced: bool, minutes: float | None, seed: int | None) -> Job:
+    seed = recipe.other_seed(recipe.read(file, reduced), seed)
+    return Job(file, folder(file.stem, reduced, seed), reduced, minutes, seed=seed)
+
+
+def _make(job: Job, have: dict[str, System], into: Path, say: Say) -> None:
+    known = have.get(results.key(job.file.stem, job.reduced, job.seed))
+    if job.recipe.model.name == train.GENERATOR:
+        _generator(job, into.parent, say)
+    elif known:
+        _tell_outdated(known, job, into, say)
+    else:
+        train.train(job, say)
+        results.write(score.score(job, say), into)
 
 
 def _tell_outdated(known: System, job: Job, into: Path, say: Say) -> None:
@@ -53,8 +61,8 @@ def _tell_outdated(known: System, job: Job, into: Path, say: Say) -> None:
 
 def _generator(job: Job, into: Path, say: Say) -> None:
     """One of scenes is measured where that has not been done. One of faces has no figures of its own: whoever starts
-    from it trains it."""
-    if job.recipe.data.name != train.SCENES:
+    from it trains it. The table has room for one, that of the recipe's own seed."""
+    if job.recipe.data.name != train.SCENES or job.seed is not None:
         return
     file = into / FUSION
     about = results.read_one(file, results.PixelFusion).about if file.is_file() else None
@@ -69,12 +77,13 @@ def _generator(job: Job, into: Path, say: Say) -> None:
 def fusion(job: Job, into: Path, say: Say) -> Path:
     """Figures of merit of a trained scene generator beside the classical methods, on the pairs held out.
 
-    Raises InputError when its training is not finished.
+    Raises InputError when its training is not finished, or was with another seed.
     """
     pairs, unused = pixelfusion.read_pairs(data.fer2013.data_root())
     train.tell_unused(unused, job.out / train.UNUSED, say)
     seen, held_out = pixelfusion.split_pairs(pairs)
     state = provenance.kept(job.out / train.NETWORK)
+    checkpoint.check_seed(job.out / train.NETWORK, job.recipe.seed)
     table = pixelfusion.compare_fusion(job.out / adversarial.FILE, held_out, say)
     about = results.AboutFusion(
         pairs=len(held_out), dataset="RoadScene (held out) and TNO",
@@ -107,17 +116,17 @@ def _fingerprint(pairs: Sequence[pixelfusion.Pair]) -> str:
     return digest.hexdigest()
 
 
-def folder(name: str, reduced: bool) -> Path:
-    return (RUNS / "reduced" if reduced else RUNS) / name
+def folder(name: str, reduced: bool, seed: int | None = None) -> Path:
+    return RUNS / recipe.place(name, reduced, seed=seed)
 
 
 def time_all(recipes: Path, into: Path, say: Say) -> None:
     """Measure every system anew in one run, pair by pair in turns, and note it in the results files.
 
     What was measured when a system was scored rests on how busy the machine was just then; only this can be compared.
-    Where a system's weights are not here, random ones of the same shapes take the same time.
+    Where a system's weights are not here, random ones of the same shapes take the same time, and so do other seeds.
     """
-    systems = {s.key: s for s in results.read_systems(into)}
+    systems = {s.key: s for s in results.read_systems(into) if not s.repeat}
     with tempfile.TemporaryDirectory() as scratch:
         files = {}
         for key, system in systems.items():

@@ -184,6 +184,16 @@ def read(path: Path, reduced: bool = False, data: str = "") -> Recipe:
         raise RecipeError(f"{path}: '{'.'.join(map(str, first['loc']))}': {said}") from None
 
 
+def other_seed(recipe: Recipe, asked: int | None) -> int | None:
+    """The seed asked for; None where it is the recipe's own, whose runs and results have no seed in their names."""
+    return None if asked == recipe.seed else asked
+
+
+def place(name: str, reduced: bool = False, data: str = "", seed: int | None = None) -> Path:
+    """Where a recipe is trained, below ``runs/``; what it starts from lies beside it: of the same size, set, seed."""
+    return Path(data, "reduced" if reduced else "", "" if seed is None else f"seed-{seed}", name)
+
+
 def _table(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))

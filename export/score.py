@@ -55,12 +55,20 @@ Probs = npt.NDArray[np.float64]
 
 
 def score(job: Job, say: Say) -> System:
-    """Figures of a finished training. Raises InputError when it is not finished."""
-    recipe = job.recipe
+    """Figures of a finished training. Raises InputError when it is not finished.
+
+    What is simulated of the tests (infrared, darkness) is drawn with the recipe's own seed, whichever it was trained
+    with: else the tests would differ, too.
+    """
+    recipe, seeded = replace(job, seed=None).recipe, job.recipe
     parts = list(protocol.parts(recipe, train.temporal(recipe)))
-    trained = [_finished(job.out / p.name / train.NETWORK, recipe, p) for p in parts]
+    trained = [_finished(job.out / p.name / train.NETWORK, seeded, p) for p in parts]
     answers = [_answered(t.model, p, recipe, say) for t, p in zip(trained, parts, strict=True)]
-    found = {**_identity(job, recipe), **_network(trained[0], recipe, parts[0].test), **_tested(parts, answers)}
+    found = {
+        **_identity(job, recipe, seeded.seed),
+        **_network(trained[0], recipe, parts[0].test),
+        **_tested(parts, answers),
+    }
     if recipe.data.name == "fer2013":
         found["darkness"] = _darkness(trained[0].model, parts[0], recipe, say)
     then = provenance.trained(job.out / parts[0].name)
@@ -74,8 +82,10 @@ def score(job: Job, say: Say) -> System:
 
 
 def _finished(path: Path, recipe: Recipe, part: protocol.Part) -> checkpoint.Trained:
-    """The network of one part. Raises InputError when it was trained on other rows than this part's."""
+    """The network of one part. Raises InputError when it was trained on other rows than this part's, or with another
+    seed."""
     trained = checkpoint.load(path, recipe)
+    checkpoint.check_seed(path, recipe.seed)
     if not {"cpu", "wall", "rows", "budget", "machine", "precision"} <= set(trained.spent):
         raise InputError(f"{path}: does not say how it was trained; train again")
     if trained.labels != part.train.classes or (recipe.training.steps and trained.data != part.train.fingerprint):
@@ -105,10 +115,11 @@ class Answers:
         return next(iter(self.modes.values()))
 
 
-def _identity(job: Job, recipe: Recipe) -> dict[str, Any]:
-    same = ("paper", "title", "family", "role", "compares_with", "change", "seed")
+def _identity(job: Job, recipe: Recipe, seed: int) -> dict[str, Any]:
+    same = ("paper", "title", "family", "role", "compares_with", "change")
     variant = "reduced" if job.reduced else "full"
     return {name: getattr(recipe, name) for name in same} | {
+        "seed": seed, "repeat": seed != recipe.seed,
         "recipe": recipe.name, "variant": variant, "dataset": data.READERS[recipe.data.name].about.partition(",")[0],
     }  # fmt: skip
 

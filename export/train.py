@@ -38,7 +38,7 @@ class Job:
     """Where a recipe lies and where its work goes.
 
     minutes: of processor time, None: the recipe's own epochs; data: another set than the recipe's and perhaps how it is
-    split (:func:`protocol.other`), "": its own.
+    split (:func:`protocol.other`), "": its own; seed: another than the recipe's, also for what it starts from.
     """
 
     file: Path
@@ -46,14 +46,17 @@ class Job:
     reduced: bool = False
     minutes: float | None = None
     data: str = ""
+    seed: int | None = None
 
     @property
     def recipe(self) -> Recipe:
         recipe = recipes.read(self.file, self.reduced, self.data)
-        return recipe.model_copy(update={"data": protocol.other(self.data)}) if self.data else recipe
+        changes: dict[str, Any] = {"data": protocol.other(self.data)} if self.data else {}
+        changes |= {} if self.seed is None else {"seed": self.seed}
+        return recipe.model_copy(update=changes)
 
     def beside(self, name: str) -> Job:
-        """The job of another recipe, as far as this one and on the same data."""
+        """The job of another recipe, as far as this one, on the same data and with the same seed."""
         return replace(self, file=self.file.with_name(f"{name}.toml"), out=self.out.with_name(name))
 
 
@@ -118,17 +121,24 @@ def parents(recipe: Recipe) -> list[str]:
 
 
 def _finished(job: Job) -> bool:
-    """Whether all networks of a recipe are there. Raises InputError where one has seen rows held out by now."""
+    """Whether all networks of a recipe are there. Raises InputError where one has seen rows held out by now, or is of
+    another seed."""
     recipe = job.recipe
     if not recipe.data.folds:
-        return (job.out / NETWORK).is_file()
+        return _there(job.out / NETWORK, recipe)
     parts = list(protocol.parts(recipe, recipe.model.name != GENERATOR and temporal(recipe)))
     made = [job.out / part.name / NETWORK for part in parts]
     for file, part in zip(made, parts, strict=True):
         if file.is_file() and checkpoint.trained_on(file) != part.train.fingerprint:
             where = f"{recipe.data.name} {part.name}".strip()
             raise InputError(f"{file}: trained on other rows of {where} than are there now; delete {file.parent}")
-    return all(file.is_file() for file in made)
+    return all(_there(file, recipe) for file in made)
+
+
+def _there(file: Path, recipe: Recipe) -> bool:
+    if there := file.is_file():
+        checkpoint.check_seed(file, recipe.seed)
+    return there
 
 
 def _check_targets(recipe: Recipe, file: Path) -> None:
@@ -167,7 +177,7 @@ def _train_on_faces(job: Job, recipe: Recipe, part: protocol.Part, say: Say) -> 
 def _train_generator(out: Path, recipe: Recipe, source: patches.PatchSource, seen: str, say: Say) -> Path:
     options = models.options(recipe.model, adversarial.WganOptions)
     path = out / NETWORK
-    if path.is_file():
+    if _there(path, recipe):
         say(f"{recipe.name}: trained already ({path})")
         return path
     file = adversarial.train_generator(options, source, out, recipe.seed, say)

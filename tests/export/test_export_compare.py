@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +112,12 @@ def test_a_generator_of_faces_is_not_trained_for_its_own_sake(world: Path) -> No
     assert not (world / "runs").exists()
 
 
-def test_a_generator_that_is_not_finished_is_not_scored(world: Path, table: Path, silent: Any) -> None:
+def test_a_generator_that_is_not_finished_or_of_another_seed_is_not_scored(
+    world: Path, table: Path, silent: Any
+) -> None:
     job = train.Job(world / "recipes" / "scenes.toml", world / "runs" / "scenes")
+    with pytest.raises(InputError, match=r"network\.pt: trained with seed 3, not 4"):
+        compare.fusion(replace(job, seed=4), world, silent)
     (job.out / train.NETWORK).unlink()
     with pytest.raises(InputError, match=r"network\.pt: no checkpoint; run `python -m export train` first"):
         compare.fusion(job, world, silent)
