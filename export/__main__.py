@@ -47,10 +47,9 @@ def parser() -> Parser:
         sub.add_argument("recipe", type=Path, help="TOML file, such as export/recipes/default.toml")
         sub.add_argument("--out", type=Path, help="working folder (default runs/NAME of the recipe)")
         sub.add_argument("--threads", type=_count, default=os.cpu_count() or 1, help="processor threads (default: all)")
+        sub.add_argument("--data", default="", help="another set: viri, nvie, nvie:person (folds), paired, ...")
     for name in ("train", "score", "quantize", "bundle", "evaluate"):
         added[name].add_argument("--reduced", action="store_true", help="reduced width, one schedule for all systems")
-    for name in ("train", "score"):
-        added[name].add_argument("--data", default="", help="another set: viri, nvie, nvie:person (folds), paired, ...")
     _report_arguments(commands)
     _engine_arguments(commands)
     _signing_arguments(commands)

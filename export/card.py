@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from export import steadiness
+from export.evaluate import first, share
 from export.lenses import SIMULATED
 from export.recipe import Recipe
 
@@ -14,7 +15,25 @@ FER2013 (Goodfellow et al. 2013, "Challenges in Representation Learning"): 48x48
 classes, official split. Training used the rows of Training without the 703 whose picture also occurs in a test split
 and without the blank ones. Labels are noisy; the paper puts human accuracy near 65 +/- 5 %. sha256 of the images and
 labels trained on: `{data}`.
+"""
 
+_OWN_DATA = """## Data
+
+`{name}` ({is}), as it lay in the folder. Split: {protocol}.
+{people}
+{counts}
+
+Files of the set that were not used: {unused}.{begun} sha256 of the images and labels trained on:
+`{data}`. Seen as the infrared lens: {infrared}.
+"""
+
+_PEOPLE = {
+    True: "The set does not say whose face is whose: the same people may be trained and tested on, and strangers are "
+    "then read worse than the figures say.",
+    False: "Nobody is both trained and tested on.",
+}
+
+_SIMULATED = """\
 **Simulated:** {simulated} (device geometry, illumination and noise are modelled, skin and materials only roughly).
 Fused and infrared figures below therefore describe the simulation; a real camera has to be measured anew.
 """
@@ -25,12 +44,29 @@ _CLEAN = (
     "this many images.",
 )
 
-_LIMITS = """## Fairness
+_INTERVALS = (
+    "Every interval is that of its own figure: rows whose intervals overlap are not told apart by so many images.",
+)
+
+_FAIRNESS = """## Fairness
 
 FER2013 carries no age, sex, skin tone or other attributes: performance across groups is **unknown** and was not
 measured. Web photographs over-represent posed and strong expressions. Measure on your own drivers before relying on it.
+"""
 
-## Limits of use
+_OWN_FAIRNESS = """## Fairness
+
+Age, sex, skin tone and other attributes of the people in `{name}` were not looked at: performance across groups is
+**unknown** and was not measured. Measure on your own drivers before relying on it.
+"""
+
+_TERMS = """\
+trained by this project, under the repository's licence; FER2013's own terms of use apply to what is derived
+from it."""
+
+_OWN_TERMS = "of whoever trained them; the terms of use of {sets} apply to what is derived from it."
+
+_LIMITS = """## Limits of use
 
 - It estimates the *visible expression*, not the inner state. It does not identify anybody.
 - It is not a DDAW or ADDW system (Regulations (EU) 2021/1341 and 2023/2590) and no substitute for one. Quality managed
@@ -40,12 +76,12 @@ measured. Web photographs over-represent posed and strong expressions. Measure o
   must be told (Art. 50(3)). Read the texts; this is no legal advice.
 - No frame is stored or sent by the device and there is a privacy switch. The data protection impact assessment and
   consent are the integrator's.
-- Not seen in training: profile views, children, masks and sunglasses beyond random patches, real infrared optics.
+- Not {seen}: profile views, children, masks and sunglasses beyond random patches{optics}.
 
 ## Licences
 
-Weights: trained by this project, under the repository's licence; FER2013's own terms of use apply to what is derived
-from it. Golden vectors: portraits of Eileen Collins (NASA) and Grace Hopper (US Navy), both in the public domain. The
+Weights: {terms} Golden vectors: portraits of Eileen Collins (NASA) and Grace Hopper (US Navy), both in the public \
+domain. The
 face detector YuNet (MIT) is not part of the bundle.
 """
 
@@ -58,16 +94,48 @@ Driver's facial expression ({", ".join(report["labels"])}) from an aligned visib
 {recipe.crop}x{recipe.crop} pixels. Network `{recipe.model.name}`
 ({", ".join(f"{k} {v}" for k, v in recipe.model.options.items())}), fusion: {report["fusion"]}.
 """
+    watched, tested = (
+        ("the validation pictures", "the test pictures") if "set" in report else ("PublicTest", "PrivateTest")
+    )
     protocol = f"""## Protocol
 
 Trained by `python -m export train` ({_steps(recipe, report)}).
 {_quantised(report)}. Temperature {calibration["temperature"]} and the least confidence
-{calibration["min_conf"]} (the surest 80 % of the views reach it) come from PublicTest, in every state of
-the lenses that it has an answer in. The commands named here select nothing on PrivateTest, on which the figures rest.
+{calibration["min_conf"]} (the surest 80 % of the views reach it) come from {watched}, in every state of
+the lenses that it has an answer in. The commands named here select nothing on {tested}, on which the figures rest.
 {recipe.caveat}
 """
-    return "\n".join([head, _DATA.format(data=report["training_data_sha256"], simulated=SIMULATED), protocol,
-                      _figures(results), _LIMITS])  # fmt: skip
+    return "\n".join([head, _data(report), protocol, _figures(results), *_limits(report)])
+
+
+def _data(report: dict[str, Any]) -> str:
+    data, simulated = report["training_data_sha256"], report.get("simulated", SIMULATED)
+    said = _own_data(report["set"], data) if "set" in report else _DATA.format(data=data)
+    return "\n".join([said, _SIMULATED.format(simulated=simulated)]) if simulated else said
+
+
+def _own_data(about: dict[str, Any], data: str) -> str:
+    """Of any set but FER2013's official split."""
+    both = about["people_trained_and_tested"]
+    people = f"{both} people are both trained and tested on: strangers are read worse than the figures say."
+    counts = [_row(["expression", "trained on", "validated on", "tested on"]), "|---" * 4 + "|"]
+    for label, n in about["trained_on"].items():
+        counts.append(_row([label, str(n), str(about["validated_on"][label]), str(about["tested_on"][label])]))
+    begun = f" The weights it starts from, or its teachers', are of {', '.join(about['begun_on'])}."
+    return _OWN_DATA.format(
+        **{key: about[key] for key in ("name", "is", "protocol", "infrared")}, data=data, counts="\n".join(counts),
+        people=f"{people if both else _PEOPLE[both is None]}\n", unused=about["files_not_used"],
+        begun=begun if about["begun_on"] else "",
+    )  # fmt: skip
+
+
+def _limits(report: dict[str, Any]) -> list[str]:
+    about, optics = report.get("set"), ", real infrared optics" if report.get("simulated", SIMULATED) else ""
+    if about is None:
+        return [_FAIRNESS, _LIMITS.format(seen="seen in training", optics=optics, terms=_TERMS)]
+    sets = ", ".join(f"`{name}`" for name in (about["name"], *about["begun_on"]))
+    terms = _OWN_TERMS.format(sets=sets)
+    return [_OWN_FAIRNESS.format(**about), _LIMITS.format(seen="looked at", optics=optics, terms=terms)]
 
 
 def _quantised(report: dict[str, Any]) -> str:
@@ -120,24 +188,29 @@ def _figures(results: dict[str, Any]) -> str:
         for mode, f in modes.items():
             low, high = f["interval_95"]
             lines.append(
-                f"| {split} | {_real(mode)} | {f['images']} | {f['accuracy']:.2%} | {low:.2%} to {high:.2%} "
+                f"| {split} | {_real(mode, results)} | {f['images']} | {f['accuracy']:.2%} | {low:.2%} to {high:.2%} "
                 f"| {f['ece']:.3f} | {f['selective_accuracy_80']:.2%} |"
             )
-    lines += ["", *_CLEAN, ""]
+    lines += ["", *(_CLEAN if "private-clean" in results["splits"] else _INTERVALS), ""]
     more = [*_recalls(results), *_precision(results), *_darkness(results), *_faults(results)]
     return "\n".join([*lines, *more, *_other_data(results), *_time(results)])
 
 
-def _real(mode: str) -> str:
-    return mode.replace("infrared", "infrared (simulated)")
+def _real(mode: str, results: dict[str, Any]) -> str:
+    return mode.replace("infrared", "infrared (simulated)") if results["simulated"] else mode
 
 
 def _recalls(results: dict[str, Any]) -> list[str]:
-    modes = results["splits"]["private"]
+    split, modes = first(results)
     names = list(next(iter(modes.values()))["recall"])
-    lines = ["Recall by class, private:", "", "| lenses | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+    lines = [
+        f"Recall by class, {split}:",
+        "",
+        "| lenses | " + " | ".join(names) + " |",
+        "|---" * (len(names) + 1) + "|",
+    ]
     for mode, f in modes.items():
-        lines.append(f"| {_real(mode)} | " + " | ".join(f"{f['recall'][n]:.1%}" for n in names) + " |")
+        lines.append(f"| {_real(mode, results)} | " + " | ".join(share(f["recall"][n]) for n in names) + " |")
     return [*lines, ""]
 
 
@@ -145,29 +218,29 @@ def _precision(results: dict[str, Any]) -> list[str]:
     if "skipped" in results["float"]:
         return [f"INT8 against FP32: not measured ({results['float']['skipped']}).", ""]
     lines = [
-        "INT8 against FP32, private:",
+        f"INT8 against FP32, {first(results)[0]}:",
         "",
         "| lenses | FP32 | INT8 minus FP32, points | same answer |",
         "|---" * 4 + "|",
     ]
     for mode, f in results["float"].items():
         points, same = f["int8_minus_float_points"], f["agreement"]
-        lines.append(f"| {_real(mode)} | {f['accuracy']:.2%} | {points:+.2f} | {same:.2%} |")
+        lines.append(f"| {_real(mode, results)} | {f['accuracy']:.2%} | {points:+.2f} | {same:.2%} |")
     return [*lines, ""]
 
 
 DARK = {
-    "fused": "fused", "visible": "visible alone", "infrared": "infrared (simulated) alone",
+    "fused": "fused", "visible": "visible alone", "infrared": "infrared alone",
     "better_single": "better single lens",
 }  # fmt: skip
 
 
 def _darkness(results: dict[str, Any]) -> list[str]:
     lines = [
-        "Less light on the visible lens (simulated noise), private; infrared brings its own light:", "",
+        f"Less light on the visible lens (simulated noise), {first(results)[0]}; infrared brings its own light:", "",
     ]  # fmt: skip
     keys = [k for k in results["darkness"][0] if k != "gain"]
-    lines += ["| light | " + " | ".join(DARK[k] for k in keys) + " |", "|---" * (len(keys) + 1) + "|"]
+    lines += ["| light | " + " | ".join(_real(DARK[k], results) for k in keys) + " |", "|---" * (len(keys) + 1) + "|"]
     for r in results["darkness"]:
         lines.append(f"| {r['gain']:g} | " + " | ".join(f"{r[k]:.2%}" for k in keys) + " |")
     return [*lines, ""]
@@ -177,8 +250,11 @@ def _faults(results: dict[str, Any]) -> list[str]:
     if not results["faults"]:
         return []
     keys = ("fused", "visible", "infrared", "better_single")
-    heads = ["fault", *(_real(k.replace("_", " ")) for k in keys), "points"]
-    lines = ["Faults, private (patches and shifts are drawn; -: that lens alone is worth nothing then):", ""]
+    heads = ["fault", *(_real(k.replace("_", " "), results) for k in keys), "points"]
+    lines = [
+        f"Faults, {first(results)[0]} (patches and shifts are drawn; -: that lens alone is worth nothing then):",
+        "",
+    ]
     lines += [_row(heads), "|---" * 6 + "|"]
     for r in results["faults"]:
         shares = (f"{r[k]:.2%}" if k in r else "-" for k in keys)
@@ -195,7 +271,7 @@ def _other_data(results: dict[str, Any]) -> list[str]:
     for name, f in results["other_data"].items():
         for mode in (m for m in f if isinstance(f[m], dict)):
             shares = (f"{x:.2%}" for x in (f[mode]["accuracy"], f[mode]["among_shared_classes"], f["majority"]))
-            lines.append(_row([name, mode if name == "thermal" else _real(mode), str(f["images"]), *shares]))
+            lines.append(_row([name, mode if name == "thermal" else _real(mode, results), str(f["images"]), *shares]))
     left_out = [f"{name} was not at hand." for name, f in results["other_data"].items() if "skipped" in f]
     return [*lines, "", *left_out, ""]
 

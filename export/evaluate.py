@@ -1,12 +1,13 @@
 """``python -m export evaluate``: what the bundle is worth, measured through the device's own path.
 
 Crops go into :func:`edgefer.infer.open_network`, one at a time, exactly as in the daemon; no test-time augmentation.
-PrivateTest is only looked at here: temperature and thresholds came from PublicTest when the bundle was made.
+The tested rows (FER2013: PrivateTest) are only looked at here: temperature and thresholds came from the watched ones
+(PublicTest) when the bundle was made.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,13 @@ Say = Callable[[str], None]
 def evaluate_device(
     bundle: Bundle,
     faces: Faces,
-    clean: npt.NDArray[np.bool_],
+    splits: Mapping[str, npt.NDArray[np.bool_]],
     seed: int,
     say: Say,
     source: Path | None,
     threads: int = 1,
 ) -> dict[str, Any]:
-    """All figures of ``faces`` (PrivateTest) and of its ``clean`` rows (bool [N], no exact twin in Training).
+    """All figures of ``faces`` (the tested rows), by split: bool [N] each, the first of them whole.
 
     ``source`` is the float graph to compare with; None leaves the comparison out and says so.
     """
@@ -54,19 +55,18 @@ def evaluate_device(
         )  # fmt: skip
     finally:
         network.close()
-    everything = np.ones(len(faces), np.bool_)
     return {
         "bundle": bundle.title,
         "graph_sha256": file_sha256(bundle.graph("onnxruntime")),
         "graph_bytes": bundle.graph("onnxruntime").stat().st_size,
-        "simulated": lenses.SIMULATED,
+        "simulated": lenses.simulated(faces),
         "protocol": "device path (edgefer.infer, ONNX Runtime, batch 1), no test-time augmentation; nothing was "
         "selected on these images",
-        "infrared_seed": seed,
+        "infrared_seed": seed if faces.infrared is None else None,
         "temperature": m.temperature,
         "splits": {
             name: {mode: figures(x[rows], faces.labels[rows], m.temperature, m.labels) for mode, x in logits.items()}
-            for name, rows in (("private", everything), ("private-clean", clean))
+            for name, rows in splits.items()
         },
         "float": against_float(source, views, logits, faces.labels, say, threads),
         "darkness": darkness,
@@ -107,7 +107,10 @@ def device_logits(network: Network, inputs: Inputs, name: str, say: Say) -> F32:
 
 
 def figures(logits: F32, labels: Labels, temperature: float, names: list[str]) -> dict[str, Any]:
-    """Accuracy with its 95 % interval, calibration after the temperature, recalls, selective accuracy, confusion."""
+    """Accuracy with its 95 % interval, calibration after the temperature, recalls, selective accuracy, confusion.
+
+    The recall of a class without a picture is None.
+    """
     probs = metrics.probabilities(logits, temperature)
     right = metrics.accuracy(logits, labels)
     recalls = metrics.recall(logits, labels)
@@ -117,7 +120,7 @@ def figures(logits: F32, labels: Labels, temperature: float, names: list[str]) -
         "interval_95": list(metrics.wilson(right, len(labels))),
         "ece": metrics.calibration_error(probs, labels),
         "selective_accuracy_80": metrics.selective_accuracy(probs, labels, COVERAGE),
-        "recall": {name: float(r) for name, r in zip(names, recalls, strict=True)},
+        "recall": {n: None if np.isnan(r) else float(r) for n, r in zip(names, recalls, strict=True)},
         "balanced_accuracy": float(np.nanmean(recalls)),
         "confusion": metrics.confusion(logits, labels).tolist(),
     }
@@ -188,7 +191,10 @@ def flat_metrics(results: dict[str, Any]) -> dict[str, float]:
 
 def table(results: dict[str, Any]) -> str:
     """The figures as aligned plain text."""
-    lines = [f"{results['bundle']}: {results['protocol']}", f"Simulated: {results['simulated']}.", ""]
+    lines = [f"{results['bundle']}: {results['protocol']}"]
+    lines += [f"{results['set']['name']}: {results['set']['protocol']}"] if "set" in results else []
+    lines += [f"Simulated: {results['simulated']}."] if results["simulated"] else []
+    lines.append("")
     lines.append(
         f"{'split':14}{'lenses':18}{'accuracy':>9}  {'95 % interval':>16}{'ECE':>7}{'at 80 %':>9}{'balanced':>10}"
     )
@@ -208,10 +214,21 @@ def table(results: dict[str, Any]) -> str:
 
 
 def _recall_rows(results: dict[str, Any]) -> list[str]:
-    modes = results["splits"]["private"]
+    split, modes = first(results)
     names = list(next(iter(modes.values()))["recall"])
-    rows = [f"{'recall, private':20}" + "".join(f"{n:>11}" for n in names)]
-    return rows + [f"{m:20}" + "".join(f"{f['recall'][n]:11.1%}" for n in names) for m, f in modes.items()]
+    rows = [f"{f'recall, {split}':20}" + "".join(f"{n:>11}" for n in names)]
+    return rows + [f"{m:20}" + "".join(f"{share(f['recall'][n]):>11}" for n in names) for m, f in modes.items()]
+
+
+def first(results: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The split of all tested rows: its name, and figures by mode."""
+    found: tuple[str, dict[str, Any]] = next(iter(results["splits"].items()))
+    return found
+
+
+def share(value: float | None) -> str:
+    """In per cent; "-" of nothing."""
+    return "-" if value is None else f"{value:.1%}"
 
 
 def _float_rows(results: dict[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Holds a quantised graph against the float graph on PublicTest views."""
+"""Holds a quantised graph against the float graph on views of the watched rows."""
 
 from __future__ import annotations
 

@@ -35,6 +35,16 @@ SIMULATED = (
 )
 
 
+def simulated(faces: Faces) -> str:
+    """What is not real of these faces; "" where the set has an infrared lens."""
+    return SIMULATED if faces.infrared is None else ""
+
+
+def infrared(faces: Faces, seed: int) -> U8:
+    """uint8 [N, S, S]: the set's own infrared pictures, else one fixed draw of the simulation per picture."""
+    return augment.simulated_infrared(faces.images, seed) if faces.infrared is None else faces.infrared
+
+
 def inputs(visible: U8, infrared: U8, mode: str) -> Inputs:
     """uint8 [N, S, S] of each lens -> the graph's inputs; a lens that is not there is zero, as on the device."""
     seen = MODES[mode]
@@ -49,9 +59,9 @@ def feed(pairs: Inputs, rows: slice) -> dict[str, npt.NDArray[Any]]:
 
 
 def views(faces: Faces, seed: int, needed: Sequence[str] = ()) -> dict[str, Inputs]:
-    """Every mode of every face, undisturbed light; one fixed infrared draw per image."""
-    infrared = augment.simulated_infrared(faces.images, seed)
-    return {mode: inputs(faces.images, infrared, mode) for mode in modes(needed)}
+    """Every mode of every face, undisturbed light."""
+    other = infrared(faces, seed)
+    return {mode: inputs(faces.images, other, mode) for mode in modes(needed)}
 
 
 def mixed(faces: Faces, seed: int, needed: Sequence[str] = ()) -> tuple[Inputs, Labels]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from pydantic import ValidationError
 
 from edgefer.bundle import (
     CARD,
@@ -72,14 +73,15 @@ def answering(out: Path, report: dict[str, Any], threads: int = 1) -> Answer:
     return lambda inputs: temporal_graph.frame_logits(graphs, inputs)
 
 
-def calibrate(answer: Answer, needed: Sequence[str], public: Faces, seed: int) -> Calibration:
-    """From PublicTest through the graph; both lenses and each alone in equal shares where either will do.
+def calibrate(answer: Answer, needed: Sequence[str], watch: Faces, seed: int) -> Calibration:
+    """From the watched rows (FER2013: PublicTest) through the graph; both lenses and each alone in equal shares where
+    either will do.
 
     ``min_conf`` is the confidence that the surest 80 % of those views reach: the rest, where the network errs most
     (selective risk, Geifman & El-Yaniv 2017), is better called uncertain. The daemon compares it with a probability
     smoothed over time, which is steadier than a single view's.
     """
-    inputs, labels = lenses.mixed(public, seed, needed)
+    inputs, labels = lenses.mixed(watch, seed, needed)
     logits = answer(inputs)
     temperature = metrics.fit_temperature(logits, labels)
     least = metrics.confidence_at(metrics.probabilities(logits, temperature), COVERAGE)
@@ -172,13 +174,22 @@ def _seal(stage: Path, recipe: Recipe, c: Calibration, report: dict[str, Any], r
     text = card.model_card(recipe, asdict(c), report, results)
     (stage / CARD).write_text(text, encoding="utf-8")
     names = sorted([*files(report), GOLDEN, CARD])
-    manifest = Manifest.model_validate(
-        _manifest(recipe, c, report, results, {name: file_sha256(stage / name) for name in names})
-    )
+    hashes = {name: file_sha256(stage / name) for name in names}
+    try:
+        manifest = Manifest.model_validate(_manifest(recipe, c, report, results, hashes))
+    except ValidationError as e:
+        wrong = e.errors(include_url=False)[0]
+        raise UsageError(
+            f"recipe {recipe.name}: no bundle: '{'.'.join(map(str, wrong['loc']))}': {wrong['msg']}"
+        ) from None
     # A bundle over single frames must stay readable to devices that know no "temporal".
     text = json.dumps(manifest.model_dump(mode="json", exclude_none=True), indent=1)
     (stage / MANIFEST).write_text(text + "\n", encoding="utf-8")
     (stage / MANIFEST_HASH).write_text(file_sha256(stage / MANIFEST) + "\n", encoding="ascii")
+
+
+def _trained_on(report: dict[str, Any]) -> str:
+    return f"{report['set']['name']}, training rows" if "set" in report else "FER2013, leak-free Training"
 
 
 def _manifest(
@@ -200,8 +211,8 @@ def _manifest(
         "detector": {"name": MODEL_FILE, "sha256": MODEL_SHA256},
         "training": {
             "recipe": recipe.name,
-            "data": {"FER2013, leak-free Training": report["training_data_sha256"]},
-            "simulated": lenses.SIMULATED,
+            "data": {_trained_on(report): report["training_data_sha256"]},
+            "simulated": report.get("simulated", lenses.SIMULATED),
         },
         "metrics": flat_metrics(results) if results else {},
         "files": hashes,

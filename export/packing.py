@@ -8,25 +8,34 @@ from pathlib import Path
 from typing import Any
 
 from edgefer.bundle import Bundle, file_sha256, open_bundle
-from export import data, evaluate, pack, quantize, template
-from export.data import fer2013
-from export.errors import UsageError
+from export import data, evaluate, pack, quantize, rows, template
+from export.data.faces import Faces
+from export.errors import InputError
 from export.progress import Progress
+from export.recipe import Recipe
+from export.rows import Rows
+from export.train import Job
 
 RESULTS = Path(__file__).parent / "results"
 BUNDLE = "bundle"
 """folder in --out that gets the bundle"""
+NAME = 32
+"""letters of a bundle's name at most (`edgefer.bundle.Manifest`)"""
 
 
 def _weights(args: argparse.Namespace) -> Path:
     return args.checkpoint or args.out / "network.pt"
 
 
+def _job(args: argparse.Namespace) -> Job:
+    """As ``train`` was told: the same recipe on the same set."""
+    return Job(args.recipe, args.out, getattr(args, "reduced", False), data=args.data)
+
+
 def _quantise(args: argparse.Namespace, say: Progress) -> None:
-    if args.plan.data.name != "fer2013":
-        raise UsageError(f"{args.recipe}: bundles are calibrated and measured on FER2013, not on {args.plan.data.name}")
-    faces, public = fer2013.load("train"), fer2013.load("public")
-    quantize.quantize(args.plan, _weights(args), args.out, faces, public, say, args.threads)
+    own = rows.of(_job(args))
+    faces = (own.part.train, own.watch)
+    quantize.quantize(own.plan, _weights(args), args.out, *faces, say, args.threads, about=own.about)
 
 
 def _float_graph(args: argparse.Namespace, bundle: Bundle, say: Progress) -> Path | None:
@@ -38,19 +47,21 @@ def _float_graph(args: argparse.Namespace, bundle: Bundle, say: Progress) -> Pat
     return None
 
 
-def _measure(args: argparse.Namespace, bundle: Bundle, where: Path, say: Progress) -> dict[str, Any]:
-    faces, clean = fer2013.load("private"), fer2013.twin_free()
-    source = _float_graph(args, bundle, say)
-    results = evaluate.evaluate_device(bundle, faces, clean, args.plan.seed, say, source, args.threads)
-    results |= evaluate.beyond(bundle, faces, args.plan.seed, say, args.threads)
-    reduced = " --reduced" if args.reduced else ""
-    return {**results, "command": f"python -m export evaluate {args.recipe}{reduced} --bundle {where}"}
+def _measure(args: argparse.Namespace, own: Rows, bundle: Bundle, where: Path, say: Progress) -> dict[str, Any]:
+    faces, seed, source = own.part.test, own.plan.seed, _float_graph(args, bundle, say)
+    results = evaluate.evaluate_device(bundle, faces, own.splits, seed, say, source, args.threads)
+    if own.about is None:  # other sets and the demo's drive, all with simulated infrared, stand beside FER2013 alone
+        results |= evaluate.beyond(bundle, faces, seed, say, args.threads)
+    else:
+        results["set"] = own.about
+    typed = (" --reduced" if args.reduced else "") + (f" --data {args.data}" if args.data else "")
+    return {**results, "command": f"python -m export evaluate {args.recipe}{typed} --bundle {where}"}
 
 
 def _report(args: argparse.Namespace, results: dict[str, Any]) -> None:
     """The table on standard output, the figures in --out and, if wanted, the small copy in the repository."""
     print(evaluate.table(results))
-    name = args.plan.name + ("-reduced" if args.reduced else "")
+    name = "-".join(part for part in (args.plan.name, "reduced" * args.reduced, _other_set(args)) if part)
     targets = [args.out / "results.json"] + ([RESULTS / f"{name}.json"] if args.commit_results else [])
     for path in targets:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -60,31 +71,48 @@ def _report(args: argparse.Namespace, results: dict[str, Any]) -> None:
 def _bundle(args: argparse.Namespace, say: Progress) -> None:
     args.to = args.to or args.out / BUNDLE
     report = pack.read_report(args.out)
+    own = rows.of(_job(args))
+    if (report["training_data_sha256"], report.get("set")) != (own.part.train.fingerprint, own.about):
+        raise InputError(f"{args.out / quantize.REPORT}: made of other pictures than are there now; quantize again")
     answer = pack.answering(args.out, report, args.threads)
-    calibration = pack.calibrate(answer, report["lenses_needed"], fer2013.load("public"), args.plan.seed)
+    calibration = pack.calibrate(answer, report["lenses_needed"], own.watch, own.plan.seed)
     say(f"temperature {calibration.temperature}, least confidence {calibration.min_conf}")
-    measure = lambda bundle: _measure(args, bundle, args.to, say)  # noqa: E731
-    plan = args.plan if args.plan.template else args.plan.model_copy(update={"template": _measured(args, say)})
-    _report(args, pack.pack(plan, args.out, args.to, calibration, measure))
+    measure = lambda bundle: _measure(args, own, bundle, args.to, say)  # noqa: E731
+    plan = own.plan if own.plan.template else own.plan.model_copy(update={"template": _measured(own.part.train, say)})
+    _report(args, pack.pack(_named(plan, _other_set(args)), args.out, args.to, calibration, measure))
     say(f"bundle: {args.to}")
+
+
+def _other_set(args: argparse.Namespace) -> str:
+    """The set where ``--data`` names another than the recipe's own, else ""."""
+    return "" if args.data == args.plan.data.name else str(args.data)
+
+
+def _named(plan: Recipe, on: str) -> Recipe:
+    """A recipe trained on another set makes another bundle: that bears the set's name, too."""
+    return plan.model_copy(update={"name": f"{on}-{plan.name}"[:NAME].rstrip("-")}) if on else plan
 
 
 def _evaluate(args: argparse.Namespace, say: Progress) -> None:
     where = args.bundle or args.out / BUNDLE
-    _report(args, _measure(args, open_bundle(where), where, say))
+    bundle, own = open_bundle(where), rows.of(_job(args))
+    rows.check_bundle(own, bundle.manifest, where)
+    _report(args, _measure(args, own, bundle, where, say))
 
 
-def _measured(args: argparse.Namespace, say: Progress) -> list[tuple[float, float]]:
-    """The crop template of the recipe's training pictures, pixels of its crop."""
-    points, seen = template.measure(data.load(args.plan.data.name, args.plan.data.train, side=args.plan.crop))
+def _measured(faces: Faces, say: Progress) -> list[tuple[float, float]]:
+    """The crop template of the training pictures, pixels of the crop."""
+    points, seen = template.measure(faces)
     say(f"template: median of {seen} training faces, made symmetric")
     return [(round(float(x), 2), round(float(y), 2)) for x, y in points]
 
 
 def _template(args: argparse.Namespace, say: Progress) -> None:
-    print(
-        f"template = {[list(p) for p in _measured(args, say)]}  # right and left eye, nose, right and left mouth corner"
-    )
+    plan = _job(args).recipe
+    whole = plan.data.folds in ("person", "group")
+    faces = data.load(plan.data.name, plan.data.train, side=plan.crop) if whole else rows.of(_job(args)).part.train
+    points = [list(p) for p in _measured(faces, say)]
+    print(f"template = {points}  # right and left eye, nose, right and left mouth corner")
 
 
 COMMANDS = {"quantize": _quantise, "bundle": _bundle, "evaluate": _evaluate, "template": _template}

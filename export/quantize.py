@@ -4,8 +4,9 @@ ONNX Runtime on the processor: activations uint8, weights int8 of seven bits (re
 16-bit sums on processors without VNNI and gives wrong answers there. Batch norm is folded before; the standardisation
 of the crops, the gates' sigmoids and the soft arithmetic between stay in float. TensorRT: `export.tensorrt_search`.
 
-The calibration method, and the layers that stay in float if the target is missed, are chosen on PublicTest; the
-calibration images are training pairs with all their faults (dark cabin, covered patch, dead lens).
+The calibration method, and the layers that stay in float if the target is missed, are chosen on the watched rows
+(FER2013: PublicTest); the calibration images are training pairs with all their faults (dark cabin, covered patch, dead
+lens).
 """
 
 from __future__ import annotations
@@ -67,18 +68,32 @@ def _excluded(source: Path, keep_float: Sequence[str]) -> list[str]:
     return out
 
 
-def quantize(recipe: Recipe, weights: Path, out: Path, train: Faces, public: Faces, say: Say, threads: int = 1) -> Path:
-    """Writes the float graph, the best INT8 graph and ``quantisation.json`` with all figures into ``out``."""
+def quantize(
+    recipe: Recipe,
+    weights: Path,
+    out: Path,
+    train: Faces,
+    watch: Faces,
+    say: Say,
+    threads: int = 1,
+    about: dict[str, Any] | None = None,
+) -> Path:
+    """Writes the float graph, the best INT8 graph and ``quantisation.json`` with all figures into ``out``.
+
+    about: what `export.rows` says of the set; None: FER2013's official split.
+    """
     out.mkdir(parents=True, exist_ok=True)
-    trained = checkpoint.load(weights, recipe)
+    trained = _trained(weights, recipe, train)
+    said = {"simulated": lenses.simulated(train)} | ({"set": about} if about else {})
     if isinstance(trained.model, Temporal):
-        return _two_graphs(recipe, trained, trained.model, out, say)
+        return _two_graphs(recipe, trained, trained.model, out, said, say)
     _drop(trained.model, recipe)
     source = onnx_graph.export_float(trained.model, recipe.crop, out / FLOAT)
-    watched = lenses.head(public, recipe.quantisation.watched_images, recipe.seed)
+    watched = lenses.head(watch, recipe.quantisation.watched_images, recipe.seed)
     inputs, labels = lenses.mixed(watched, recipe.seed, trained.model.needs)
     judge = Judge.of(source, inputs, labels, threads)
-    say(f"float graph: {judge.float_accuracy:.2%} on {len(labels)} PublicTest views, {_mb(source)}")
+    views = f"{len(labels)} {'validation' if about else 'PublicTest'} views"
+    say(f"float graph: {judge.float_accuracy:.2%} on {views}, {_mb(source)}")
     calibration = calibration_inputs(train, recipe, trained.model.needs)
     with tempfile.TemporaryDirectory(dir=out) as scratch:
         tried = _search(recipe, source, Path(scratch), calibration, judge, say)
@@ -88,10 +103,18 @@ def quantize(recipe: Recipe, weights: Path, out: Path, train: Faces, public: Fac
     tensorrt = tensorrt_search.search(recipe, source, out, calibration, judge, say)
     _report(out, trained, {
         "chosen": asdict(best), "candidates": [asdict(c) for c in tried], "precision": PRECISION,
-        "calibration": f"{len(calibration[2])} training pairs", "compared_on": f"{len(labels)} PublicTest views",
-        "tensorrt": tensorrt,
+        "calibration": f"{len(calibration[2])} training pairs", "compared_on": views,
+        "tensorrt": tensorrt, **said,
     })  # fmt: skip
     return out / INT8
+
+
+def _trained(weights: Path, recipe: Recipe, train: Faces) -> checkpoint.Trained:
+    """The network, if trained on these very rows: else it may have seen those that test it. Raises InputError."""
+    trained = checkpoint.load(weights, recipe)
+    if (trained.labels, trained.data) != (train.classes, train.fingerprint):
+        raise InputError(f"{weights}: trained on other rows of {recipe.data.name} than are there now; train again")
+    return trained
 
 
 def _drop(network: torch.nn.Module, recipe: Recipe) -> None:
@@ -110,7 +133,7 @@ def _drop(network: torch.nn.Module, recipe: Recipe) -> None:
 
 def _report(out: Path, trained: checkpoint.Trained, more: dict[str, Any]) -> None:
     report = {
-        **more, "simulated": lenses.SIMULATED, "checkpoint_epoch": trained.epoch,
+        **more, "checkpoint_epoch": trained.epoch,
         "budget_minutes": trained.spent.get("budget"), "labels": list(trained.labels),
         "fusion": trained.model.fusion, "lenses_needed": list(trained.model.needs),
         "training_data_sha256": trained.data,
@@ -118,10 +141,12 @@ def _report(out: Path, trained: checkpoint.Trained, more: dict[str, Any]) -> Non
     (out / REPORT).write_text(json.dumps(report, indent=1) + "\n")
 
 
-def _two_graphs(recipe: Recipe, trained: checkpoint.Trained, network: Temporal, out: Path, say: Say) -> Path:
+def _two_graphs(
+    recipe: Recipe, trained: checkpoint.Trained, network: Temporal, out: Path, said: dict[str, Any], say: Say
+) -> Path:
     """Encoder and head of a network over several frames, in float32: their INT8 form has not been tried."""
     graphs = temporal_graph.export_temporal(network, recipe.crop, out)
-    _report(out, trained, {"precision": "float32", "temporal": graphs.section()})
+    _report(out, trained, {"precision": "float32", "temporal": graphs.section(), **said})
     say(f"encoder and head, float32: {graphs.encoder}, {graphs.head}")
     return graphs.encoder
 

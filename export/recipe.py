@@ -127,9 +127,9 @@ class Quantisation(_Section):
     drop: list[str] = Field(default_factory=list)
     """residual blocks left out of the graphs, by name, as trunk.layer3.2: their shortcut alone stays"""
     watched_images: int = Field(1000, ge=1)
-    """PublicTest images on which candidates are compared, each in every state of the lenses"""
+    """watched images (FER2013: PublicTest) on which candidates are compared, each in every state of the lenses"""
     sensitivity_views: int = Field(96, ge=0)
-    """PublicTest views on which each convolution's own INT8 noise is measured (TensorRT graph); 0: not measured"""
+    """watched views on which each convolution's own INT8 noise is measured (TensorRT graph); 0: not measured"""
 
 
 class Recipe(_Section):
@@ -169,11 +169,14 @@ def read(path: Path, reduced: bool = False, data: str = "") -> Recipe:
     """Raises InputError when there is no such file, RecipeError naming file and key when it is wrong.
 
     A table ``[on.NAME]`` holds what changes on another set (``data``, NAME or NAME:person), ``[reduced]`` what changes
-    under ``reduced``, on top of what `reduced.toml` changes for all.
+    under ``reduced``, on top of what `reduced.toml` changes for all. What was measured on the recipe's own set, its
+    template and its caveat, does not hold on another.
     """
     table = _table(path)
-    own, on = table.pop("reduced", {}), table.pop("on", {})
-    table = merged(table, on.get(data.partition(":")[0], {}))
+    own, on, name = table.pop("reduced", {}), table.pop("on", {}), data.partition(":")[0]
+    if name and name != _set(table):
+        table = {key: value for key, value in table.items() if key not in ("template", "caveat")}
+    table = merged(table, on.get(name, {}))
     if reduced:
         table = merged(merged(table, _table(REDUCED)), own)
     try:
@@ -192,6 +195,11 @@ def other_seed(recipe: Recipe, asked: int | None) -> int | None:
 def place(name: str, reduced: bool = False, data: str = "", seed: int | None = None) -> Path:
     """Where a recipe is trained, below ``runs/``; what it starts from lies beside it: of the same size, set, seed."""
     return Path(data, "reduced" if reduced else "", "" if seed is None else f"seed-{seed}", name)
+
+
+def _set(table: dict[str, Any]) -> Any:
+    held = table.get("data")
+    return held.get("name", Data().name) if isinstance(held, dict) else Data().name
 
 
 def _table(path: Path) -> dict[str, Any]:

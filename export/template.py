@@ -1,7 +1,7 @@
-"""``python -m export template``: where the eyes, nose and mouth stand in a FER2013 crop.
+"""``python -m export template``: where the eyes, nose and mouth stand in a training crop.
 
 The device warps the driver's face so that its five landmarks fall on this template; the network was trained on
-FER2013's own framing, so the template is measured there, with the very detector the device runs.
+its set's own framing, so the template is measured there, with the very detector the device runs.
 """
 
 from __future__ import annotations
@@ -52,5 +52,7 @@ def measure(faces: Faces, count: int = 2000, seed: int = 1) -> tuple[F64, int]:
     chosen = np.random.default_rng(seed).choice(len(faces), min(count, len(faces)), replace=False)
     found = [p for i in chosen if (p := landmarks(faces.images[i], detector)) is not None]
     if not found:
-        raise InputError("the detector saw no face in the training images; is fer2013.npz what it should be?")
+        raise InputError(
+            "the detector saw no face in the training pictures; cut them closer to the face, or give 'template'"
+        )
     return symmetrise(np.median(np.stack(found), axis=0), faces.images.shape[1]), len(found)
