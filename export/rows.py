@@ -98,7 +98,7 @@ def check_bundle(rows: Rows, manifest: Manifest, where: Any) -> None:
     own, its, name = rows.part.train.classes, tuple(manifest.labels), rows.plan.data.name
     if own != its:
         raise InputError(f"{where}: it answers {', '.join(its)}, {name} has {', '.join(own)}; not measured")
-    if rows.plan.data.folds and rows.part.train.fingerprint not in manifest.training.data.values():
+    if rows.about is not None and rows.part.train.fingerprint not in manifest.training.data.values():
         raise InputError(
             f"{where}: not trained on the training rows of {name}, perhaps on those that test; not measured"
         )
