@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from pathlib import Path
 from typing import Any
@@ -215,6 +216,19 @@ def test_the_cost_of_an_epoch_leaves_the_weights_alone(recipes: Path, data_root:
     assert budget._epoch_cost(step, 16, job.recipe, network, faces, job.out) > 0
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
     assert not list(job.out.iterdir())
+
+
+def test_what_else_runs_on_the_machine_costs_a_system_no_epochs(
+    recipes: Path, data_root: Path, silent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = _job(recipes, "one")
+    faces = fer2013.load("train")
+    seconds = itertools.accumulate(itertools.cycle((7.0, 90.0, 8.0)))
+    monkeypatch.setattr("export.trainer.cpu_seconds", lambda: next(seconds))
+    (step,) = job.recipe.training.steps
+    recipe = job.recipe.model_copy(update={"training": job.recipe.training.model_copy(update={"batch": 4})})
+    cost = budget._epoch_cost(step, 16, recipe, models.build(recipe.model, 7), faces, job.out)
+    assert cost == 7.0 * (len(faces) // 4)
 
 
 def test_what_is_made_of_trained_parts_has_half_the_budget_and_folds_none(recipes: Path) -> None:
