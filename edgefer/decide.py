@@ -65,13 +65,17 @@ class Hysteresis:
 
 
 class Doubt:
-    """Too low below ``level``, good again only ``DOUBT_MARGIN`` above it: a value on the edge does not flicker."""
+    """Too low below ``level``, good again only ``DOUBT_MARGIN`` above it: a value on the edge does not flicker.
+
+    Near 1, which no value passes, half of what is left above ``level`` will do.
+    """
 
     def __init__(self, level: float) -> None:
         self._level, self._low = level, False
+        self._margin = min(DOUBT_MARGIN, (1.0 - level) / 2)
 
     def update(self, value: float) -> bool:
-        self._low = value < self._level + (DOUBT_MARGIN if self._low else 0.0)
+        self._low = value < self._level + (self._margin if self._low else 0.0)
         return self._low
 
 

@@ -127,6 +127,12 @@ def test_a_value_on_the_edge_does_not_flicker() -> None:
     assert sum(a != b for a, b in pairwise(valid)) <= 12, "a minute"
 
 
+def test_doubt_ends_under_a_threshold_near_one() -> None:
+    d = decider(min_conf=0.97, smoothing_s=0.0)
+    assert not d.update(pair(0), face(), sure(1, 1)).valid
+    assert d.update(pair(1), face(), sure(1, 6)).valid
+
+
 def test_frames_far_apart_are_no_lead() -> None:
     d = decider(min_conf=0.0, smoothing_s=0.0, forget_s=2.0)
     assert d.update(pair(0.0), face(), sure(0)).label == "happiness"
