@@ -38,6 +38,8 @@ from export.recipe import Recipe
 
 TOLERANCE = 0.03
 """largest difference of a probability that another processor's rounding may make"""
+MOST_CONF = 0.9
+"""largest ``min_conf``: easy pictures may all be answered so surely that next to nothing in a car would reach them"""
 Evaluate = Callable[[Bundle], dict[str, Any]]
 
 
@@ -77,7 +79,7 @@ def calibrate(answer: Answer, needed: Sequence[str], watch: Faces, seed: int) ->
     """From the watched rows (FER2013: PublicTest) through the graph; both lenses and each alone in equal shares where
     either will do.
 
-    ``min_conf`` is the confidence that the surest 80 % of those views reach: the rest, where the network errs most
+    ``min_conf`` is the confidence that the surest 80 % of those views reach, MOST_CONF at most: the rest, where the network errs most
     (selective risk, Geifman & El-Yaniv 2017), is better called uncertain. The daemon compares it with a probability
     smoothed over time, which is steadier than a single view's.
     """
@@ -85,7 +87,7 @@ def calibrate(answer: Answer, needed: Sequence[str], watch: Faces, seed: int) ->
     logits = answer(inputs)
     temperature = metrics.fit_temperature(logits, labels)
     least = metrics.confidence_at(metrics.probabilities(logits, temperature), COVERAGE)
-    return Calibration(round(temperature, 4), round(least, 3))
+    return Calibration(round(temperature, 4), round(min(least, MOST_CONF), 3))
 
 
 def pack(recipe: Recipe, out: Path, to: Path, calibration: Calibration, evaluate: Evaluate) -> dict[str, Any]:

@@ -61,6 +61,11 @@ def test_temperature_by_hand() -> None:
     assert metrics.fit_temperature(logits, np.array([0, 0, 0, 1])) == pytest.approx(2 / math.log(3), rel=1e-3)
 
 
+def test_no_temperature_is_fitted_to_rows_that_are_all_right() -> None:
+    """The likelihood only grows the nearer it comes to 0: every probability would be 1."""
+    assert metrics.fit_temperature(np.tile(np.array([2.0, 0.0]), (4, 1)), np.zeros(4, np.int64)) == 1.0
+
+
 def test_probabilities_do_not_overflow() -> None:
     probs = metrics.probabilities(np.array([[1e4, 0.0]]), 0.5)
     assert probs.tolist() == [[1.0, 0.0]]

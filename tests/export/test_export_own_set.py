@@ -22,6 +22,7 @@ from edgefer.infer import open_network  # noqa: E402
 from edgefer.types import UNKNOWN  # noqa: E402
 from export import __main__ as command  # noqa: E402
 from export import checkpoint, evaluate, golden, lenses, models, pack, recipe, rows, train  # noqa: E402
+from export.data.faces import Faces  # noqa: E402
 from export.errors import UsageError  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("default")]
@@ -254,6 +255,14 @@ def test_a_name_that_no_bundle_can_bear_is_one_line(quantised: Path, recipe_file
     with pytest.raises(UsageError, match="recipe My_System: no bundle: 'name': String should match"):
         pack.pack(plan, quantised, tmp_path / "to", pack.Calibration(1.0, 0.3), lambda bundle: {})
     assert not (tmp_path / "to").exists()
+
+
+def test_easy_pictures_leave_a_threshold_that_a_driver_can_reach() -> None:
+    """Every one right and as sure as can be: "uncertain below 1" would silence the device for good."""
+    labels = np.arange(12) % 2
+    faces = Faces(np.zeros((12, 48, 48), np.uint8), labels, "", ("happiness", "sadness"))
+    found = pack.calibrate(lambda inputs: 60 * np.eye(2, dtype=np.float32)[np.tile(labels, 3)], (), faces, 1)
+    assert found == pack.Calibration(temperature=1.0, min_conf=0.9)
 
 
 def test_a_class_that_is_not_tested_has_no_recall() -> None:
