@@ -59,7 +59,7 @@ def evaluate_device(
         "bundle": bundle.title,
         "graph_sha256": file_sha256(bundle.graph("onnxruntime")),
         "graph_bytes": bundle.graph("onnxruntime").stat().st_size,
-        "simulated": lenses.simulated(faces),
+        "simulated": lenses.simulated(faces, m.lenses_needed),
         "protocol": "device path (edgefer.infer, ONNX Runtime, batch 1), no test-time augmentation; nothing was "
         "selected on these images",
         "infrared_seed": seed if faces.infrared is None else None,

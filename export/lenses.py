@@ -35,9 +35,10 @@ SIMULATED = (
 )
 
 
-def simulated(faces: Faces) -> str:
-    """What is not real of these faces; "" where the set has an infrared lens."""
-    return SIMULATED if faces.infrared is None else ""
+def simulated(faces: Faces, needed: Sequence[str] = ()) -> str:
+    """What is not real of these faces to a network that needs these lenses; "" where the set has an infrared lens, or
+    the network does not look at one."""
+    return SIMULATED if faces.infrared is None and "infrared" in (needed or ("visible", "infrared")) else ""
 
 
 def infrared(faces: Faces, seed: int) -> U8:

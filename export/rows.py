@@ -126,6 +126,8 @@ def _counts(classes: tuple[str, ...], faces: Faces | None) -> dict[str, int]:
 
 def _infrared(plan: Recipe, faces: Faces) -> str:
     """What the network has seen as the infrared lens."""
+    if "infrared" not in models.build(plan.model, 2).uses:
+        return "nothing, the network looks at the visible lens alone"
     if plan.model.options.get("msx_is_lens"):
         return "the camera's own MSX pictures of the set, in the infrared lens's place"
     return "a simulation of the same visible face" if faces.infrared is None else "the set's own infrared pictures"

@@ -130,7 +130,7 @@ def _network(trained: checkpoint.Trained, recipe: Recipe, test: Faces) -> dict[s
     return {
         "lenses": network.uses, "fusion": network.fusion, "labels": trained.labels, "data_fingerprint": trained.data,
         "parameters": size.parameters, "macs": size.macs, "latency_ms": latency(network, recipe.crop),
-        "simulated": lenses.SIMULATED if "infrared" in network.uses and test.infrared is None else "",
+        "simulated": lenses.simulated(test, network.uses),
     }  # fmt: skip
 
 

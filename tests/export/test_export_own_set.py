@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import re
@@ -218,6 +219,21 @@ def test_a_set_without_a_visible_lens_makes_no_bundle_over_two(mine: Path, capsy
     assert "the set thermal has no visible lens" in _line(capsys)
     mine.write_text(MINE.replace('"dual-resnet"', '"single"\nmodality = "infrared"'))
     assert rows.of(train.Job(mine, mine.parent, data="thermal")).watch.infrared is not None
+
+
+def test_of_a_network_over_the_visible_lens_alone_nothing_is_simulated(mine: Path) -> None:
+    """Nor has it seen a set's infrared pictures."""
+    _noise(mine.parent / "data" / "viri", happy=20, sad=20)
+    both = rows.of(train.Job(mine, mine.parent, data="viri"))
+    mine.write_text(MINE.replace('"dual-resnet"', '"single"\nmodality = "visible"'))
+    one = rows.of(train.Job(mine, mine.parent, data="viri"))
+    assert both.about is not None
+    assert one.about is not None
+    assert both.about["infrared"] == "the set's own infrared pictures"
+    assert one.about["infrared"] == "nothing, the network looks at the visible lens alone"
+    faces = dataclasses.replace(one.part.train, infrared=None)
+    assert lenses.simulated(faces, ("visible",)) == ""
+    assert lenses.simulated(faces) == lenses.simulated(faces, ("infrared",)) == lenses.SIMULATED
 
 
 def test_a_generator_is_not_packed(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
