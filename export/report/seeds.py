@@ -52,6 +52,8 @@ def _apart(own: System | None, s: System) -> str:
 def _trained_apart(own: System, s: System) -> str:
     if own.training.budget_minutes != s.training.budget_minutes:
         return f"trained {_budget(s)}, its recipe's own seed {_budget(own)}"
+    if own.training.precision != s.training.precision:
+        return f"trained in {s.training.precision}, its recipe's own seed in {own.training.precision}"
     if own.trained is None or s.trained is None:
         return "nobody noted what it or its recipe's own seed was trained with"
     differs = outdated.apart(s.trained, own.trained)

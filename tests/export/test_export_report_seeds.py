@@ -46,6 +46,8 @@ def _with_trained(**changes: Any) -> dict[str, Any]:
         ({"training": {**system().training.model_dump(), "budget_minutes": 4.0}},
          "trained within 4 CPU minutes, its recipe's own seed within 40 CPU minutes"),
         ({"training": {**system().training.model_dump(), "budget_minutes": None}}, "trained without a budget"),
+        ({"training": {**system().training.model_dump(), "precision": "float32"}},
+         "trained in float32, its recipe's own seed in bfloat16"),
         ({"trained": None}, "nobody noted what it or its recipe's own seed was trained with"),
         (_with_trained(augment={"zoom": 0.3}), "trained with other views than its recipe's own seed"),
         (_with_trained(training={"batch": 9}, model={"name": "single"}), "another schedule and another network than"),
