@@ -79,9 +79,9 @@ def calibrate(answer: Answer, needed: Sequence[str], watch: Faces, seed: int) ->
     """From the watched rows (FER2013: PublicTest) through the graph; both lenses and each alone in equal shares where
     either will do.
 
-    ``min_conf`` is the confidence that the surest 80 % of those views reach, MOST_CONF at most: the rest, where the network errs most
-    (selective risk, Geifman & El-Yaniv 2017), is better called uncertain. The daemon compares it with a probability
-    smoothed over time, which is steadier than a single view's.
+    ``min_conf`` is the confidence that the surest 80 % of those views reach, MOST_CONF at most: the rest, where the
+    network errs most (selective risk, Geifman & El-Yaniv 2017), is better called uncertain. The daemon compares it
+    with a probability smoothed over time, which is steadier than a single view's.
     """
     inputs, labels = lenses.mixed(watch, seed, needed)
     logits = answer(inputs)
@@ -212,7 +212,7 @@ def _manifest(
         "golden_tolerance": TOLERANCE,
         "detector": {"name": MODEL_FILE, "sha256": MODEL_SHA256},
         "training": {
-            "recipe": recipe.name,
+            "recipe": report.get("recipe", recipe.name),
             "data": {_trained_on(report): report["training_data_sha256"]},
             "simulated": report.get("simulated", lenses.SIMULATED),
         },

@@ -84,7 +84,8 @@ def quantize(
     """
     out.mkdir(parents=True, exist_ok=True)
     trained = _trained(weights, recipe, train)
-    said = {"simulated": lenses.simulated(train, trained.model.needs)} | ({"set": about} if about else {})
+    said: dict[str, Any] = {"recipe": recipe.name, "simulated": lenses.simulated(train, trained.model.needs)}
+    said |= {"set": about} if about else {}
     if isinstance(trained.model, Temporal):
         return _two_graphs(recipe, trained, trained.model, out, said, say)
     _drop(trained.model, recipe)

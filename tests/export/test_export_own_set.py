@@ -97,7 +97,7 @@ def test_a_set_of_ones_own_gets_onto_the_device(mine: Path, capsys: pytest.Captu
     bundle = open_bundle(out / "bundle")
     m = bundle.manifest
     assert (m.name, tuple(m.labels), m.training.simulated) == ("viri-mine", LABELS, "")
-    assert list(m.training.data) == ["viri, training rows"]
+    assert (m.training.recipe, list(m.training.data)) == ("mine", ["viri, training rows"])
     assert np.abs(np.array(m.crop.template) - TEMPLATE).max() < 3
 
     part = rows.of(train.Job(mine, out, data="viri")).part
