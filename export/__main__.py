@@ -155,7 +155,7 @@ def _run(args: argparse.Namespace, say: Progress) -> None:
     if args.command in ("keygen", "sign"):
         _sign(args)
         return
-    from export import recipe
+    from export import protocol, recipe
 
     _limit_threads(args.threads)
     if args.command == "report":
@@ -164,6 +164,8 @@ def _run(args: argparse.Namespace, say: Progress) -> None:
 
     reduced, data = getattr(args, "reduced", False), getattr(args, "data", "")
     args.plan = recipe.read(args.recipe, reduced, data)
+    if data:
+        protocol.other(data)  # a misspelt set must not first be missed as a folder
     args.seed = recipe.other_seed(args.plan, getattr(args, "seed", None))
     args.out = args.out or RUNS / recipe.place(args.plan.name, reduced, data, args.seed)
     COMMANDS[args.command](args, say)

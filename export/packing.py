@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from edgefer.bundle import Bundle, file_sha256, open_bundle
-from export import data, evaluate, pack, quantize, rows, template
+from export import checkpoint, data, evaluate, pack, quantize, rows, template
 from export.data.faces import Faces
 from export.errors import InputError
 from export.progress import Progress
@@ -24,7 +24,13 @@ NAME = 32
 
 
 def _weights(args: argparse.Namespace) -> Path:
-    return args.checkpoint or args.out / "network.pt"
+    """Raises InputError where --out holds a training with another seed: its bundle would pass for the recipe's own."""
+    if args.checkpoint:
+        return Path(args.checkpoint)
+    path = Path(args.out / "network.pt")
+    if path.is_file():
+        checkpoint.check_seed(path, args.plan.seed)
+    return path
 
 
 def _job(args: argparse.Namespace) -> Job:

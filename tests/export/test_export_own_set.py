@@ -285,3 +285,20 @@ def test_a_class_that_is_not_tested_has_no_recall() -> None:
     found = evaluate.figures(np.eye(3, dtype=np.float32)[:2], np.array([0, 1]), 1.0, ["a", "b", "c"])
     assert found["recall"] == {"a": 1.0, "b": 1.0, "c": None}
     assert evaluate.share(found["recall"]["c"]) == "-"
+
+
+@pytest.mark.parametrize("verb", ["quantize", "bundle", "evaluate", "template"])
+def test_a_misspelt_set_is_said_before_its_folder_is_missed(
+    verb: str, mine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _run(verb, mine, "--data", "virii") == 64
+    assert "did you mean 'viri'?" in _line(capsys)
+
+
+def test_another_seed_does_not_pass_for_the_recipes_own(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _noise(mine.parent / "data" / "viri", angry=40, happy=40)
+    seeded = ("--data", "viri", "--seed", "2")
+    assert command.main(["train", str(mine), "--threads", "1", *seeded]) == 0, capsys.readouterr().err
+    out = mine.parent / "runs" / "viri" / "seed-2" / "mine"
+    assert _run("quantize", mine, "--data", "viri", "--out", str(out)) == 66
+    assert "trained with seed 2, not 1" in _line(capsys)
