@@ -233,12 +233,6 @@ def test_bundle_without_quantize_says_what_to_run(recipe_file: Path, tmp_path: P
         pack.pack(recipe.read(recipe_file), tmp_path / "empty", tmp_path / "to", CALIBRATION, _results)
 
 
-def test_bundle_without_a_template_says_how_to_measure_it(recipe_file: Path, tmp_path: Path) -> None:
-    plan = recipe.read(recipe_file).model_copy(update={"template": None})
-    with pytest.raises(UsageError, match="export template"):
-        pack.pack(plan, tmp_path, tmp_path / "to", CALIBRATION, _results)
-
-
 PAPER = """
 name = "of-a-paper"
 [model]
