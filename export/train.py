@@ -241,6 +241,8 @@ def built(job: Job, recipe: Recipe, classes: int, fold: str, say: Say) -> Networ
 
 def fit(job: Job, recipe: Recipe, network: Network, faces: Faces, check: Faces | None, say: Say) -> Path:
     """All steps of ``recipe`` on ``faces``; then what the network settles in closed form (weights of a late fusion)."""
+    for step in recipe.training.steps:  # before a plan is made: that of another training stays as it is
+        trainer.begun(trainer.step_file(job.out, step), recipe, faces)
     minutes = budget.allowed(job.minutes, recipe)
     steps = budget.planned(minutes, recipe, network, faces, job.out, say)
     spent: dict[str, float] = {"cpu": 0.0, "wall": 0.0, "rows": 0, "epochs": 0}

@@ -91,7 +91,7 @@ class Trainer:
 
     @property
     def path(self) -> Path:
-        return self.out / f"{self.step.name}.pt"
+        return step_file(self.out, self.step)
 
     def run(self, train: Faces, check: Faces | None, say: Say) -> None:
         """Every epoch that is left; then the network holds the averaged weights."""
@@ -197,10 +197,9 @@ class Trainer:
         )  # fmt: skip
 
     def _resume(self, train: Faces, say: Say) -> None:
-        if not self.path.is_file():
+        state = begun(self.path, self.recipe, train)
+        if state is None:
             return
-        state = checkpoint.step_state(self.path, device())
-        self._same(state, train)
         self.network.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -208,17 +207,6 @@ class Trainer:
         self.losses = list(state.get("losses", []))  # older checkpoints have none
         self.cpu, self.wall, self.rows = state["cpu"], state["wall"], state["rows"]
         say(f"{self.step.name}: goes on after epoch {self.epoch} ({self.path})")
-
-    def _same(self, state: dict[str, Any], train: Faces) -> None:
-        """A training may go on with more epochs; anything else that differs would make another result of it."""
-        then, now = _as_read_today(state["recipe"]), self.recipe.model_dump(mode="json")
-        parts = ("model", "augment", "distil", "training", "seed", "crop")
-        changed = [k for k in parts if _rest(then, k) != _rest(now, k)]
-        if state["data"] != train.fingerprint:
-            changed.append("data")
-        if changed:
-            what = ", ".join(changed)
-            raise InputError(f"{self.path}: begun with another {what}; choose another --out or delete that folder")
 
     def _log(self, loss: float) -> None:
         rate = self.optimiser.param_groups[0]["lr"]
@@ -233,6 +221,29 @@ class Trainer:
             return row["epoch"] <= self.epoch
         others = {step.name for step in self.recipe.training.steps}
         return row["step"] in others and (self.out / f"{row['step']}.pt").is_file()
+
+
+def step_file(out: Path, step: Step) -> Path:
+    """The checkpoint of a step."""
+    return out / f"{step.name}.pt"
+
+
+def begun(path: Path, recipe: Recipe, train: Faces) -> dict[str, Any] | None:
+    """What a step's checkpoint holds, None where there is none. Raises InputError where it is another training's.
+
+    A training may go on with more epochs; anything else that differs would make another result of it.
+    """
+    if not path.is_file():
+        return None
+    state = checkpoint.step_state(path, device())
+    then, now = _as_read_today(state["recipe"]), recipe.model_dump(mode="json")
+    parts = ("model", "augment", "distil", "training", "seed", "crop")
+    changed = [k for k in parts if _rest(then, k) != _rest(now, k)]
+    if state["data"] != train.fingerprint:
+        changed.append("data")
+    if changed:
+        raise InputError(f"{path}: begun with another {', '.join(changed)}; choose another --out or delete that folder")
+    return state
 
 
 def _as_read_today(recipe: dict[str, Any]) -> dict[str, Any]:

@@ -121,13 +121,13 @@ def test_the_split_does_not_change_with_the_seed(recipes: Path, data_root: Path,
 
 
 def test_a_run_does_not_go_on_with_another_seed(recipes: Path, silent: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor is one scored as of another; what the folder holds stays as it is, the budget's plan among it."""
+    """Nor is one scored as of another; what the folder holds stays as it is, its plan in spite of another budget."""
     monkeypatch.setattr(budget, "_epoch_cost", lambda *_: 1.0)
     train.train(_job(recipes, "one", minutes=0.1), silent)
     files = {p: p.read_bytes() for p in (recipes.parent / "runs" / "one").iterdir()}
     assert budget.PLAN in {p.name for p in files}
     with pytest.raises(InputError, match=r"joined\.pt: begun with another seed; choose another --out or delete"):
-        train.train(_job(recipes, "one", minutes=0.1, seed=2), silent)
+        train.train(_job(recipes, "one", minutes=0.2, seed=2), silent)
     with pytest.raises(InputError, match=r"network\.pt: trained with seed 1, not 2; choose another --out or delete"):
         score.score(_job(recipes, "one", seed=2), silent)
     assert {p: p.read_bytes() for p in (recipes.parent / "runs" / "one").iterdir()} == files
