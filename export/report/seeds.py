@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
 from export.report import outdated
-from export.report.results import Light, System
+from export.report.results import Light, System, key
+
+Own = Mapping[tuple[str, str], System]
+"""(recipe, variant) -> its result of the recipe's own seed"""
 
 
 @dataclass(frozen=True)
@@ -21,9 +24,10 @@ class Repeat:
 def gathered(found: Sequence[System]) -> tuple[list[System], tuple[Repeat, ...]]:
     """Those of the recipes' own seeds, with accuracy and light as means over all seeds that compare; and the others."""
     own = {(s.recipe, s.variant): s for s in found if not s.repeat}
-    repeats = tuple(Repeat(s, _apart(own.get((s.recipe, s.variant)), s)) for s in found if s.repeat)
+    alone = {s.key: _apart(own.get((s.recipe, s.variant)), s) for s in found if s.repeat}
+    repeats = tuple(Repeat(s, alone[s.key] or _begun_apart(own, s, alone)) for s in found if s.repeat)
     kept = [r.system for r in repeats if not r.why]
-    return [_mean(s, [t for t in kept if (t.recipe, t.variant) == key]) for key, s in own.items()], repeats
+    return [_mean(s, [t for t in kept if (t.recipe, t.variant) == of]) for of, s in own.items()], repeats
 
 
 def _mean(own: System, others: list[System]) -> System:
@@ -58,6 +62,34 @@ def _trained_apart(own: System, s: System) -> str:
         return "nobody noted what it or its recipe's own seed was trained with"
     differs = outdated.apart(s.trained, own.trained)
     return f"trained with {differs} than its recipe's own seed" if differs else ""
+
+
+def _begun_apart(own: Own, s: System, alone: Mapping[str, str]) -> str:
+    """What else than the seed is different in what it begins with. alone: key of a repeat -> why it is itself apart."""
+    for name in _ancestors(own, s):
+        its = own.get((name, s.variant))
+        if its is None or its.seed == s.seed:  # a generator has no result; of this seed it has only the own one
+            continue
+        other = key(name, s.variant == "reduced", s.seed)
+        if other not in alone:
+            return f"{other}, which it begins with, has no result, though its recipe's own seed has one"
+        if alone[other]:
+            return f"{other}, which it begins with, is apart: {alone[other]}"
+    return ""
+
+
+def _ancestors(own: Own, s: System) -> list[str]:
+    """The recipes whose networks it begins with or is taught by, directly or through another."""
+    found: dict[str, None] = {}
+    queue = [s]
+    while queue:
+        one = queue.pop(0)
+        teachers = (one.trained.distil or {}).get("teachers", ()) if one.trained else ()
+        for name in (*one.training.starts_from, *one.training.parts, *teachers):
+            if name not in found:
+                found[name] = None
+                queue += [own[name, s.variant]] if (name, s.variant) in own else []
+    return list(found)
 
 
 def _budget(s: System) -> str:

@@ -68,6 +68,46 @@ def test_views_that_have_been_added_since_are_at_their_defaults() -> None:
     assert len(row.seeds) == 2
 
 
+def _begun(recipe: str, name: str, seed: int, **training: Any) -> System:
+    """A result that begins with the network of another recipe."""
+    return _of(
+        seed, 0.6, recipe=recipe, training={**system().training.model_dump(), "starts_from": (name,), **training}
+    )
+
+
+NEW = _with_trained(augment={"zoom": 0.3})
+
+
+@pytest.mark.parametrize(
+    ("parents", "why"),
+    [
+        ([_of(1, 0.6, recipe="eye"), _of(2, 0.6, recipe="eye")], ""),
+        ([_of(1, 0.6, recipe="eye"), _of(2, 0.6, recipe="eye", **NEW)],
+         "eye-seed2, which it begins with, is apart: trained with other views than its recipe's own seed"),
+        ([_of(1, 0.6, recipe="eye"), _of(3, 0.6, recipe="eye")], "eye-seed2, which it begins with, has no result"),
+        ([_of(2, 0.6, recipe="eye", repeat=False)], ""),
+        ([], ""),
+    ],
+)  # fmt: skip
+def test_what_begins_with_networks_trained_otherwise_is_in_no_mean(parents: list[System], why: str) -> None:
+    """Directly or through another, which may have no result of its own."""
+    both = [_begun("both", "eye", 1), _begun("both", "eye", 2)]
+    all_three = [_begun("all", "both", 1), _begun("all", "both", 2)]
+    lone = [_begun("lone", "blend", k, parts={"blend": 1.0, "eye": 1.0}) for k in (1, 2)]
+    rows, repeats = seeds.gathered([*all_three, *both, *lone, *parents])
+    for name in ("all", "both", "lone"):
+        (said,) = (r.why for r in repeats if r.system.recipe == name)
+        assert said.startswith(why) if why else not said
+        (row,) = (s for s in rows if s.recipe == name)
+        assert bool(row.seeds) is not bool(why)
+
+
+def test_what_is_taught_by_networks_trained_otherwise_is_in_no_mean() -> None:
+    taught = _with_trained(distil={"teachers": ["eye"], "share": 0.7})
+    found = [_of(k, 0.6, **more) for k in (1, 2) for more in (taught, {"recipe": "eye", **(NEW if k == 2 else {})})]
+    assert "zou2021-pyconv" not in {s.recipe for s in seeds.gathered(found)[0] if s.seeds}
+
+
 def _drawn(tmp_path: Path, *found: System) -> str:
     for s in found:
         results.write(s, tmp_path / "results" / "systems")
