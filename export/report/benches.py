@@ -79,7 +79,7 @@ def _light_table(systems: list[System]) -> Table:
     rows: list[tuple[Text, ...]] = []
     for s in systems:
         at = {d.gain: cells.percent(d.accuracy) for d in s.darkness}
-        rows.append((s.family, Code(s.key), *(at.get(g, cells.NONE) for g in gains)))
+        rows.append((s.family, cells.recipe(s), *(at.get(g, cells.NONE) for g in gains)))
     columns = ("Family", "Recipe", *(f"light × {g:g}" for g in gains))
     caption = "Accuracy, %, by the light on the visible lens."
     return Table(columns, tuple(rows), frozenset(range(2, len(columns))), caption)
@@ -90,7 +90,7 @@ def _beside_singles(m: Material, systems: list[System]) -> list[Block]:
     every = [m.standing(s) for s in systems if s.family in FUSED]
     gains = sorted({d.gain for s in systems for d in s.darkness}, reverse=True)
     columns = ("Family", "Recipe", "Beside", *(f"light × {g:g}" for g in gains))
-    rows = tuple((it.system.family, Code(it.system.key), _whom(it), *_gaps(it, gains)) for it in every)
+    rows = tuple((it.system.family, cells.recipe(it.system), _whom(it), *_gaps(it, gains)) for it in every)
     return [Table(columns, rows, frozenset(range(3, len(columns))), _BESIDE)] if rows else []
 
 
@@ -101,7 +101,7 @@ _BESIDE = (
 
 
 def _whom(it: Standing) -> str:
-    beside = ", ".join(s.key for s in it.singles) or cells.NONE
+    beside = ", ".join(s.key + cells.seeds(s) for s in it.singles) or cells.NONE
     return f"{beside} (no result of {', '.join(it.missing)})" if it.missing else beside
 
 

@@ -30,6 +30,16 @@ def accuracy(s: System) -> str:
     return f"{percent(s.accuracy)} {spread}, {len(shares)} seeds"
 
 
+def seeds(s: System) -> str:
+    """`` (3 seeds)`` behind the name of a system whose figures are means; "" of one seed."""
+    return f" ({len(s.seeds)} seeds)" if len(s.seeds) > 1 else ""
+
+
+def recipe(s: System) -> Text:
+    """Its name in a row of figures, and of how many seeds these are the mean."""
+    return (Code(s.key), seeds(s))
+
+
 def points(difference: float, digits: int = 1) -> str:
     """A difference of two shares in percentage points, signed; a true minus sign."""
     rounded = round(100 * difference, digits) + 0.0

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from export.errors import UsageError
+from export.report.cells import seeds
 from export.report.results import CurvePoint, PixelFusion, Reliability, System
 
 if TYPE_CHECKING:
@@ -115,7 +116,12 @@ def darkness(systems: Sequence[System], path: Path) -> Path:
     for s in sorted(systems, key=_in_all_light, reverse=True):
         light = sorted(s.darkness, key=lambda d: -d.gain)
         at, best = ([d.gain for d in light], [100 * d.accuracy for d in light]), s.family not in named
-        look: dict[str, Any] = {"lw": 2.0, "ms": 6, "marker": MARKERS[s.family], "label": f"{s.family}: {s.key}"}
+        look: dict[str, Any] = {
+            "lw": 2.0,
+            "ms": 6,
+            "marker": MARKERS[s.family],
+            "label": f"{s.family}: {s.key}{seeds(s)}",
+        }
         axes.plot(*at, color=COLOURS[s.family], **(look if best else {"lw": 0.9, "alpha": 0.45}))
         named.add(s.family)
     _plain(axes, "Accuracy, %", x="light on the visible lens, times the picture as taken")

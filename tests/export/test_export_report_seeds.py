@@ -153,6 +153,16 @@ def test_the_bar_of_the_light_is_judged_on_the_means(tmp_path: Path, other: floa
     assert row.reached.endswith("(light × 0.1, mean of 2 seeds) against the best of eye (mean of 2 seeds)")
 
 
+def test_rows_of_the_light_that_are_means_say_of_how_many_seeds(tmp_path: Path) -> None:
+    """Beside rows of one seed, which say nothing."""
+    fused = {"recipe": "both", "family": "early"}
+    light = _drawn(tmp_path, _of(1, 0.7, **fused), _of(1, 0.6, recipe="eye"), _of(2, 0.6, recipe="eye"))
+    rows = [line for line in light.split("## Light robustness")[1].split("\n## ")[0].splitlines() if "| `" in line]
+    assert [row.split(" | ")[1:3] for row in rows] == [
+        ["`eye` (2 seeds)", "60.0"], ["`both`", "70.0"], ["`both`", "eye (2 seeds)"],
+    ]  # fmt: skip
+
+
 def test_an_ablation_is_held_against_the_mean(tmp_path: Path) -> None:
     """Intervals are of one seed each: they do not say whether means are apart."""
     less = {"recipe": "less", "role": "ablation", "compares_with": "zou2021-pyconv", "change": "without"}
