@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Literal
 
 from export.report import outdated
 from export.report.results import Light, System, key
 
-Own = Mapping[tuple[str, str], System]
+Own = Mapping[tuple[str, Literal["full", "reduced"]], System]
 """(recipe, variant) -> its result of the recipe's own seed"""
 
 
