@@ -40,6 +40,8 @@ TOLERANCE = 0.03
 """largest difference of a probability that another processor's rounding may make"""
 MOST_CONF = 0.9
 """largest ``min_conf``: easy pictures may all be answered so surely that next to nothing in a car would reach them"""
+WATCHED = "validation rows"
+"""what the manifest calls those that temperature and threshold were chosen on"""
 Evaluate = Callable[[Bundle], dict[str, Any]]
 
 
@@ -188,8 +190,14 @@ def _seal(stage: Path, recipe: Recipe, c: Calibration, report: dict[str, Any], r
     (stage / MANIFEST_HASH).write_text(file_sha256(stage / MANIFEST) + "\n", encoding="ascii")
 
 
-def _trained_on(report: dict[str, Any]) -> str:
-    return f"{report['set']['name']}, training rows" if "set" in report else "FER2013, leak-free Training"
+def _data(report: dict[str, Any]) -> dict[str, str]:
+    """What the network was trained on and, where its owner can exchange them, what its threshold was chosen on."""
+    trained_on = report["training_data_sha256"]
+    if "set" not in report:
+        return {"FER2013, leak-free Training": trained_on}
+    name, watched = report["set"]["name"], report.get("validation_data_sha256")
+    data = {f"{name}, training rows": trained_on}
+    return data | ({f"{name}, {WATCHED}": watched} if watched else {})
 
 
 def _manifest(
@@ -211,7 +219,7 @@ def _manifest(
         "detector": {"name": MODEL_FILE, "sha256": MODEL_SHA256},
         "training": {
             "recipe": report.get("recipe", recipe.name),
-            "data": {_trained_on(report): report["training_data_sha256"]},
+            "data": _data(report),
             "simulated": report.get("simulated", lenses.SIMULATED),
         },
         "metrics": flat_metrics(results) if results else {},

@@ -78,7 +78,9 @@ def _bundle(args: argparse.Namespace, say: Progress) -> None:
     args.to = args.to or args.out / BUNDLE
     report = pack.read_report(args.out)
     own = rows.of(_job(args))
-    if (report["training_data_sha256"], report.get("set")) != (own.part.train.fingerprint, own.about):
+    chosen_on = report.get("validation_data_sha256", own.watch.fingerprint)  # an older report does not say
+    then = (report["training_data_sha256"], chosen_on, report.get("set"))
+    if then != (own.part.train.fingerprint, own.watch.fingerprint, own.about):
         raise InputError(f"{args.out / quantize.REPORT}: made of other pictures than are there now; quantize again")
     answer = pack.answering(args.out, report, args.threads)
     calibration = pack.calibrate(answer, report["lenses_needed"], own.watch, own.plan.seed)

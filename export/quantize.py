@@ -85,6 +85,7 @@ def quantize(
     out.mkdir(parents=True, exist_ok=True)
     trained = _trained(weights, recipe, train)
     said: dict[str, Any] = {"recipe": recipe.name, "simulated": lenses.simulated(train, trained.model.needs)}
+    said |= {"validation_data_sha256": watch.fingerprint}
     said |= {"set": about} if about else {}
     if isinstance(trained.model, Temporal):
         return _two_graphs(recipe, trained, trained.model, out, said, say)

@@ -16,6 +16,7 @@ from edgefer.bundle import Manifest
 from export import data, models, protocol, train
 from export.data.faces import Faces
 from export.errors import InputError, UsageError
+from export.pack import WATCHED
 from export.recipe import Data, Recipe
 
 LEAST = 10
@@ -101,6 +102,12 @@ def check_bundle(rows: Rows, manifest: Manifest, where: Any) -> None:
     if rows.about is not None and rows.part.train.fingerprint not in manifest.training.data.values():
         raise InputError(
             f"{where}: not trained on the training rows of {name}, perhaps on those that test; not measured"
+        )
+    chosen_on = manifest.training.data.get(f"{name}, {WATCHED}")  # an older bundle does not say
+    if rows.about is not None and chosen_on not in (None, getattr(rows.part.watch, "fingerprint", None)):
+        raise InputError(
+            f"{where}: its threshold was chosen on other pictures than the {WATCHED} of {name}, perhaps on those that "
+            "test; not measured"
         )
 
 

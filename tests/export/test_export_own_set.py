@@ -17,14 +17,14 @@ for needed in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(needed, reason="needs the export and cpu extras")
 
 import edgefer  # noqa: E402
-from edgefer.bundle import DEFAULT, open_bundle  # noqa: E402
+from edgefer.bundle import DEFAULT, Manifest, open_bundle  # noqa: E402
 from edgefer.config import Infer  # noqa: E402
 from edgefer.infer import open_network  # noqa: E402
 from edgefer.types import UNKNOWN  # noqa: E402
 from export import __main__ as command  # noqa: E402
 from export import checkpoint, evaluate, golden, lenses, models, pack, recipe, rows, train  # noqa: E402
 from export.data.faces import Faces  # noqa: E402
-from export.errors import UsageError  # noqa: E402
+from export.errors import InputError, UsageError  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("default")]
 PORTRAITS = all(importlib.util.find_spec(p.package) for p in golden.PORTRAITS)
@@ -97,7 +97,7 @@ def test_a_set_of_ones_own_gets_onto_the_device(mine: Path, capsys: pytest.Captu
     bundle = open_bundle(out / "bundle")
     m = bundle.manifest
     assert (m.name, tuple(m.labels), m.training.simulated) == ("viri-mine", LABELS, "")
-    assert (m.training.recipe, list(m.training.data)) == ("mine", ["viri, training rows"])
+    assert (m.training.recipe, list(m.training.data)) == ("mine", ["viri, training rows", "viri, validation rows"])
     assert np.abs(np.array(m.crop.template) - TEMPLATE).max() < 3
 
     part = rows.of(train.Job(mine, out, data="viri")).part
@@ -172,6 +172,39 @@ def test_a_set_split_by_its_owner_keeps_its_split_and_its_people(mine: Path) -> 
     assert about is not None
     assert about["people_trained_and_tested"] == 1
     assert about["protocol"].startswith("the set's own split, train / test, selection and temperature on val")
+
+
+def test_a_set_whose_validation_and_test_are_exchanged_is_not_measured(
+    mine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The pictures that the threshold was chosen on do not say what it is worth."""
+    root, job = (
+        mine.parent / "data" / "paired",
+        train.Job(mine, mine.parent / "runs" / "paired" / "mine", data="paired"),
+    )
+    for split, n in (("train", 8), ("val", 5), ("test", 5)):
+        _noise(root / split, happy=n, sad=n)
+    cv2.imwrite(str(root / "val" / "visible" / "sad" / "000.png"), np.zeros((48, 48), np.uint8))
+    own = rows.of(job)
+    report = {"training_data_sha256": own.part.train.fingerprint, "set": own.about}
+    noted = {**report, "validation_data_sha256": own.watch.fingerprint}
+    older, bundle = (_manifest(own, pack._data(x)) for x in (report, noted))
+    rows.check_bundle(own, bundle, "bundle")
+    for old, new in (("val", "was"), ("test", "val"), ("was", "test")):
+        (root / old).rename(root / new)
+    rows.check_bundle(rows.of(job), older, "bundle")
+    with pytest.raises(InputError, match="bundle: its threshold was chosen on other pictures than the validation rows"):
+        rows.check_bundle(rows.of(job), bundle, "bundle")
+    job.out.mkdir(parents=True)
+    (job.out / "quantisation.json").write_text(json.dumps(noted))
+    assert _run("bundle", mine, "--data", "paired") == 66
+    assert "quantisation.json: made of other pictures than are there now" in _line(capsys)
+
+
+def _manifest(own: rows.Rows, trained_on: dict[str, str]) -> Manifest:
+    m = open_bundle(DEFAULT).manifest
+    training = m.training.model_copy(update={"data": trained_on})
+    return m.model_copy(update={"labels": list(own.part.train.classes), "training": training})
 
 
 def test_what_was_measured_on_its_own_set_does_not_hold_on_another(mine: Path) -> None:
