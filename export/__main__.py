@@ -1,5 +1,5 @@
-"""The workstation's commands: ``python -m export train|score|quantize|bundle|evaluate|template RECIPE``, ``engine``,
-``report``, and ``keygen`` and ``sign`` for releases.
+"""The workstation's commands: ``python -m export train|score|quantize|bundle|evaluate|restore|template RECIPE``,
+``engine``, ``report``, and ``keygen`` and ``sign`` for releases.
 
 Every failure that has a remedy is one line on standard error and an exit code of sysexits.h.
 """
@@ -40,6 +40,7 @@ def parser() -> Parser:
         "quantize": "the float graph and the best INT8 graph of the trained network",
         "bundle": "pack, check, measure and put a bundle in place",
         "evaluate": "measure a bundle through the device's own path",
+        "restore": "the network of a bundle as trained weights, to go on from with faces of your own",
         "template": "where eyes, nose and mouth stand in the training crops",
     }
     added = {name: commands.add_parser(name, help=text, description=text) for name, text in helps.items()}
@@ -48,7 +49,7 @@ def parser() -> Parser:
         sub.add_argument("--out", type=Path, help="working folder (default runs/NAME of the recipe)")
         sub.add_argument("--threads", type=_count, default=os.cpu_count() or 1, help="processor threads (default: all)")
         sub.add_argument("--data", default="", help="another set: viri, nvie, nvie:person (folds), paired, ...")
-    for name in ("train", "score", "quantize", "bundle", "evaluate"):
+    for name in ("train", "score", "quantize", "bundle", "evaluate", "restore"):
         added[name].add_argument("--reduced", action="store_true", help="reduced width, one schedule for all systems")
     _report_arguments(commands)
     _engine_arguments(commands)
@@ -63,6 +64,8 @@ def parser() -> Parser:
         added[name].add_argument("--checkpoint", type=Path, help="trained weights (default network.pt in --out)")
     added["bundle"].add_argument("--to", type=Path, help="bundle folder to write (default bundle/ in --out)")
     added["evaluate"].add_argument("--bundle", type=Path, help="bundle folder to measure (default bundle/ in --out)")
+    text = "bundle that was made of this recipe (default: the one that ships)"
+    added["restore"].add_argument("--bundle", type=Path, help=text)
     for name in ("bundle", "evaluate"):
         added[name].add_argument("--commit-results", action="store_true", help="also write export/results/RECIPE.json")
     added["score"].add_argument("--commit-results", action="store_true", help="also write export/results/systems/")
@@ -254,7 +257,8 @@ def _engine(args: argparse.Namespace, say: Progress) -> None:
 
 
 COMMANDS = {
-    "train": _train, "score": _score, "quantize": _pack, "bundle": _pack, "evaluate": _pack, "template": _pack,
+    "train": _train, "score": _score, "quantize": _pack, "bundle": _pack, "evaluate": _pack, "restore": _pack,
+    "template": _pack,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -191,9 +191,19 @@ def _figures(results: dict[str, Any]) -> str:
                 f"| {split} | {_real(mode, results)} | {f['images']} | {f['accuracy']:.2%} | {low:.2%} to {high:.2%} "
                 f"| {f['ece']:.3f} | {f['selective_accuracy_80']:.2%} |"
             )
-    lines += ["", *(_CLEAN if "private-clean" in results["splits"] else _INTERVALS), ""]
+    lines += ["", *(_CLEAN if "private-clean" in results["splits"] else _INTERVALS), *_framed(results), ""]
     more = [*_recalls(results), *_precision(results), *_darkness(results), *_faults(results)]
     return "\n".join([*lines, *more, *_other_data(results), *_time(results)])
+
+
+def _framed(results: dict[str, Any]) -> list[str]:
+    """What the last of the splits is."""
+    whole, name = first(results)[0], list(results["splits"])[-1]
+    missed = next(iter(results["splits"][name].values())).get("faces_not_found")
+    if missed is None:  # results of an older version
+        return []
+    none = f"; in {missed} no face was found, they stay as they are" if missed else ""
+    return [f"`{name}` shows the pictures of `{whole}` framed by their landmarks, as the device does{none}."]
 
 
 def _real(mode: str, results: dict[str, Any]) -> str:

@@ -17,8 +17,8 @@ import numpy.typing as npt
 from edgefer.bundle import Bundle, file_sha256
 from edgefer.config import Infer
 from edgefer.infer import Network, open_network
-from edgefer.types import F32, U8, AlignedPair
-from export import lenses, metrics, onnx_graph, otherdata, robustness, steadiness
+from edgefer.types import F32, F64, U8, AlignedPair
+from export import framing, lenses, metrics, onnx_graph, otherdata, robustness, steadiness
 from export.data import augment
 from export.data.faces import Faces, Labels
 from export.lenses import Inputs
@@ -50,6 +50,7 @@ def evaluate_device(
         darkness = dark_steps(network, faces, views, logits, seed, say)
         answer = _answer(network, say)
         m, template = bundle.manifest, np.array(bundle.manifest.crop.template, np.float64)
+        framed = _framed(faces, template, bundle, seed, answer)
         faults = [] if m.lenses_needed else robustness.rows(
             faces, views["infrared"][1][..., 0], logits, template, seed, answer
         )  # fmt: skip
@@ -67,7 +68,8 @@ def evaluate_device(
         "splits": {
             name: {mode: figures(x[rows], faces.labels[rows], m.temperature, m.labels) for mode, x in logits.items()}
             for name, rows in splits.items()
-        },
+        }
+        | {f"{next(iter(splits))}-framed": framed},
         "float": against_float(source, views, logits, faces.labels, say, threads),
         "darkness": darkness,
         "faults": faults,
@@ -87,6 +89,16 @@ def beyond(bundle: Bundle, faces: Faces, seed: int, say: Say, threads: int = 1) 
         network.close()
     reaction = steadiness.reaction(logits, faces.labels, m.labels, m.temperature, m.thresholds.min_conf, seed)
     return {"other_data": others, "time": {"drive": steadiness.drive(bundle.path), "reaction": reaction}}
+
+
+def _framed(faces: Faces, template: F64, bundle: Bundle, seed: int, answer: robustness.Answer) -> dict[str, Any]:
+    """Figures of the same pictures as the device would frame them (`export.framing`), by state of the lenses."""
+    m, found = bundle.manifest, {}
+    faces, missed = framing.faces(faces, template)
+    for mode, x in lenses.views(faces, seed, m.lenses_needed).items():
+        known = figures(answer(x, f"framed, {mode}"), faces.labels, m.temperature, m.labels)
+        found[mode] = {**known, "faces_not_found": missed}
+    return found
 
 
 def _answer(network: Network, say: Say) -> robustness.Answer:

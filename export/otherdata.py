@@ -1,7 +1,7 @@
 """The bundle on faces of other sets, nothing of which was trained on: CK+ and real infrared (thermal) faces.
 
-Their 48-pixel pictures are aligned as the device does: YuNet's landmarks, found on an enlarged copy, to the bundle's
-template. A picture without a found face is used as it is and counted.
+Their 48-pixel pictures are framed as the device does (`export.framing`); those without a found face are used as they
+are, and counted.
 """
 
 from __future__ import annotations
@@ -9,21 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
-from edgefer.align.geometry import similarity
-from edgefer.locate.yunet import model_path
-from edgefer.types import F32, F64, U8
-from export import data, lenses, metrics
-from export.data import augment
+from edgefer.types import F32, F64
+from export import data, framing, lenses, metrics
 from export.data.faces import Faces
 from export.errors import InputError
 from export.lenses import Inputs
 
-ENLARGED, MARGIN = 192, 64
-"""side of the copy the detector looks at and the replicated border round it, pixels"""
 Answer = Callable[[Inputs, str], F32]
 
 
@@ -44,23 +38,23 @@ def cross(
             out[name] = {"skipped": str(e)}
             continue
         if shown:
-            out[name] = _on(name, faces, names, shown, template, side, seed, answer)
+            out[name] = _on(name, faces, names, shown, template, seed, answer)
     return out
 
 
 def _on(
-    title: str, faces: Faces, names: list[str], modes: list[str], template: F64, side: int, seed: int, answer: Answer
+    title: str, faces: Faces, names: list[str], modes: list[str], template: F64, seed: int, answer: Answer
 ) -> dict[str, Any]:
     known = [c in names for c in faces.classes]
     faces = faces.take(np.array(known)[faces.labels])
     labels = np.array([names.index(c) if c in names else -1 for c in faces.classes])[faces.labels]
-    crops, missed = aligned(faces.images, template, side)
-    infrared = augment.simulated_infrared(crops, seed) if faces.infrared is None else crops
+    faces, missed = framing.faces(faces, template)
+    infrared = lenses.infrared(faces, seed)
     shared = np.unique(labels)
     found: dict[str, Any] = {"images": len(faces), "faces_not_found": missed, "classes": [names[k] for k in shared],
                              "majority": float(np.bincount(labels).max() / len(labels))}  # fmt: skip
     for mode in modes:
-        logits = answer(lenses.inputs(crops, infrared, mode), f"{title}, {mode}")
+        logits = answer(lenses.inputs(faces.images, infrared, mode), f"{title}, {mode}")
         found[mode] = {"accuracy": metrics.accuracy(logits, labels),
                        "among_shared_classes": metrics.accuracy(_among(logits, shared), labels),
                        "groups": _groups(logits, labels, faces.person)}  # fmt: skip
@@ -80,34 +74,6 @@ def _groups(logits: F32, labels: npt.NDArray[np.int64], person: npt.NDArray[Any]
         return None
     each = [metrics.accuracy(logits[person == p], labels[person == p]) for p in np.unique(person)]
     return {"count": len(each), "mean": float(np.mean(each)), "worst": float(min(each)), "best": float(max(each))}
-
-
-def aligned(images: U8, template: F64, side: int) -> tuple[U8, int]:
-    """uint8 [N, H, W] -> crops uint8 [N, side, side] and the number of pictures in which no face was found."""
-    whole = ENLARGED + 2 * MARGIN
-    detector = cv2.FaceDetectorYN.create(str(model_path()), "", (whole, whole), 0.3)
-    out, missed = np.empty((len(images), side, side), np.uint8), 0
-    for k, image in enumerate(images):
-        points = _landmarks(detector, image)
-        if points is None:
-            missed += 1
-            out[k] = cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA)
-            continue
-        m = similarity(points, template)
-        out[k] = cv2.warpAffine(image, m, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    return out, missed
-
-
-def _landmarks(detector: Any, image: U8) -> F64 | None:
-    """float64 [5, 2] in the pixels of ``image``, of the surest face."""
-    large = cv2.resize(image, (ENLARGED, ENLARGED), interpolation=cv2.INTER_CUBIC)
-    large = cv2.copyMakeBorder(large, MARGIN, MARGIN, MARGIN, MARGIN, cv2.BORDER_REPLICATE)
-    _, found = detector.detect(cv2.cvtColor(large, cv2.COLOR_GRAY2BGR))
-    if found is None:
-        return None
-    best = found[int(np.argmax(found[:, 14]))]
-    scale = np.array([image.shape[1], image.shape[0]]) / ENLARGED
-    return np.asarray((best[4:14].reshape(5, 2) - MARGIN) * scale, np.float64)
 
 
 def table(found: dict[str, Any]) -> list[str]:

@@ -1,4 +1,5 @@
-"""From trained weights to a measured bundle: what ``quantize``, ``bundle``, ``evaluate`` and ``template`` do."""
+"""From trained weights to a measured bundle, and back: what ``quantize``, ``bundle``, ``evaluate``, ``template`` and
+``restore`` do."""
 
 from __future__ import annotations
 
@@ -7,10 +8,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from edgefer.bundle import Bundle, file_sha256, open_bundle
-from export import checkpoint, data, evaluate, pack, quantize, rows, template
+from edgefer.bundle import DEFAULT, Bundle, file_sha256, open_bundle
+from export import checkpoint, data, evaluate, pack, quantize, restore, rows, template, train
 from export.data.faces import Faces
-from export.errors import InputError
+from export.errors import InputError, UsageError
 from export.progress import Progress
 from export.recipe import Recipe
 from export.rows import Rows
@@ -123,4 +124,15 @@ def _template(args: argparse.Namespace, say: Progress) -> None:
     print(f"template = {points}  # right and left eye, nose, right and left mouth corner")
 
 
-COMMANDS = {"quantize": _quantise, "bundle": _bundle, "evaluate": _evaluate, "template": _template}
+def _restore(args: argparse.Namespace, say: Progress) -> None:
+    path = args.out / train.NETWORK
+    if path.exists():
+        raise UsageError(f"{path}: there is a trained network already; choose another --out")
+    own = rows.of(_job(args))
+    restore.restore(open_bundle(args.bundle or DEFAULT), own.plan, own.part.train, path)
+    say(f"{path}: recipes may start from {own.plan.name} now, and be taught by it")
+
+
+COMMANDS = {
+    "quantize": _quantise, "bundle": _bundle, "evaluate": _evaluate, "template": _template, "restore": _restore,
+}  # fmt: skip

@@ -57,6 +57,8 @@ class Augment(_Section):
     """probability that one of the two lenses is dead (modality dropout), shared evenly"""
     misregistered: float = 0.0
     """probability that infrared lies up to 6 % of the side off, beyond what a calibration leaves behind"""
+    framed: float = Field(0.0, ge=0, le=1)
+    """probability that a face is put on the template by its landmarks first, as on the device (`export.framing`)"""
 
 
 class Step(_Section):

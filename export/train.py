@@ -13,7 +13,19 @@ from typing import Any
 
 import torch
 
-from export import adversarial, budget, checkpoint, data, distil, models, patches, pixelfusion, protocol, trainer
+from export import (
+    adversarial,
+    budget,
+    checkpoint,
+    data,
+    distil,
+    framing,
+    models,
+    patches,
+    pixelfusion,
+    protocol,
+    trainer,
+)
 from export import recipe as recipes
 from export.data.faces import Faces
 from export.errors import InputError, RecipeError, UsageError
@@ -206,6 +218,7 @@ def _train_part(job: Job, recipe: Recipe, part: protocol.Part, say: Say) -> Path
     if recipe.distil:
         teachers = [_teacher(job, part.name, name) for name in recipe.distil.teachers]
         faces = distil.with_targets(faces, part.watch, recipe.distil, teachers, job.out, say)
+    faces = framing.framed(faces, recipe, say)
     return fit(job, recipe, network, faces, part.watch, say)
 
 

@@ -92,6 +92,8 @@ def pairs(faces: Faces, row: int, size: int, lenses: Sequence[str], rng: np.rand
     """
     rows = [row] if faces.sequence is None else list(faces.sequence[row])
     m = draw_geometry(faces.images.shape[1], size, rng, a)
+    if a.framed and faces.onto is not None and rng.random() < a.framed:
+        m = m @ np.vstack((faces.onto[row], (0, 0, 1)))
     optics, light = draw_optics(rng), int(rng.integers(2**32))
     if a.misregistered and rng.random() < a.misregistered:
         optics = replace(optics, shift=tuple(rng.uniform(-COARSE, COARSE, 2)))

@@ -30,6 +30,8 @@ class Faces:
     """uint8 [N, H, W]: the camera's own blend of both, where a set has it"""
     soft: npt.NDArray[np.float32] | None = None
     """[N, K] training targets in the labels' place (`export.distil`)"""
+    onto: npt.NDArray[np.float64] | None = None
+    """[N, 2, 3]: what frames each picture as the device would (`export.framing`)"""
     person: npt.NDArray[Any] | None = None
     """[N] whose face it is; None where the set does not say"""
     sequence: npt.NDArray[np.int64] | None = None
@@ -43,7 +45,8 @@ class Faces:
     def take(self, rows: npt.NDArray[Any]) -> Faces:
         """The chosen rows (bool mask or indices), with a fingerprint of their own. Sequences are kept when whole."""
         rows = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
-        pick = {n: v[rows] for n in ("infrared", "msx", "soft", "person") if (v := getattr(self, n)) is not None}
+        names = ("infrared", "msx", "soft", "onto", "person")
+        pick = {n: v[rows] for n in names if (v := getattr(self, n)) is not None}
         images, labels = self.images[rows], self.labels[rows]
         return replace(
             self, images=images, labels=labels, fingerprint=fingerprint(images, labels, pick.get("infrared")),

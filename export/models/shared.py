@@ -24,6 +24,9 @@ DIM, DIM_COST = 12.0, 3.0
 """a crop whose mean is below DIM grey levels loses DIM_COST per level: at a twentieth of daylight the pair is its other
 lens by construction, not by what a gate learned of the dark"""
 
+REFINED = "refined"
+"""begins the name of a step that goes on from a network of both lenses"""
+
 
 class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -108,8 +111,8 @@ def _moments(x: Tensor) -> Tensor:
 
 
 class SharedTrunk(Network):
-    """Steps named ``single...`` train one lens's way through the network on crops of either lens; any other step
-    begins with both lenses' stages equal and trains everything, with modality dropout."""
+    """Steps named ``single...`` train one lens's way through the network on crops of either lens; any other trains
+    everything, with modality dropout, and begins with both lenses' stages equal unless it is named ``refined...``."""
 
     needs = ()
     fusion = "mid-level: gated weighted mean of both lenses' maps, shared stages behind it"
@@ -158,7 +161,7 @@ class SharedTrunk(Network):
         return out
 
     def begin(self, step: str) -> None:
-        if not one_branch(step):
+        if not one_branch(step) and not step.startswith(REFINED):
             self.infrared.load_state_dict(self.visible.state_dict())
 
     def trainable(self, step: str) -> Iterator[tuple[str, nn.Parameter]]:

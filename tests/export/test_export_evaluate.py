@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 
 pytest.importorskip("torch", reason="needs the export extra")
-from edgefer.locate.yunet import model_path
-from export import golden, otherdata, robustness, steadiness
+from export import otherdata, robustness, steadiness
 from export.data.faces import Faces
 from export.report import failures
 
@@ -88,24 +86,6 @@ def test_a_hand_covers_one_mouth_corner_or_the_other_and_some_but_not_all_of_the
     assert left.any()
     assert right.any()
     assert 0.08 < changed.mean() < 0.4
-
-
-def test_faces_of_other_sets_are_aligned_as_the_device_does() -> None:
-    """A portrait's face, cut as another set would, comes back with its eyes where the template has them."""
-    template, portrait = TEMPLATE, golden.PORTRAITS[0]
-    points = np.array(portrait.landmarks, np.float64)
-    (x0, y0), (x1, y1) = points.min(0) - 75, points.max(0) + 40
-    cut = golden.read(portrait)[int(y0) : int(y1), int(x0) : int(x1)]
-    small = np.stack([cv2.resize(cut, (48, 48), interpolation=cv2.INTER_AREA)] * 2)
-    crops, missed = otherdata.aligned(small, template, 48)
-    assert missed == 0
-    side = otherdata.ENLARGED + 2 * otherdata.MARGIN
-    detector = cv2.FaceDetectorYN.create(str(model_path()), "", (side, side), 0.3)
-    before, after = (otherdata._landmarks(detector, x[0]) for x in (small, crops))
-    assert before is not None
-    assert after is not None
-    assert np.abs(after - template).mean() < 0.5 * np.abs(before - template).mean()  # her head is turned a little
-    assert otherdata.aligned(np.full((1, 48, 48), 128, np.uint8), template, 48)[1] == 1
 
 
 def test_a_set_that_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

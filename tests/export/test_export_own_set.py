@@ -108,9 +108,11 @@ def test_a_set_of_ones_own_gets_onto_the_device(mine: Path, capsys: pytest.Captu
     answers = evaluate.device_logits(with_network, (visible, infrared, present), "", lambda line: None)
     with_network.close()
     results = json.loads((out / "results.json").read_text())
-    (split,) = results["splits"].values()
+    split, framed = results["splits"].values()
+    assert list(results["splits"]) == ["test", "test-framed"]
     assert split["infrared"]["accuracy"] == float((answers.argmax(axis=1) == part.test.labels).mean())
-    assert split["visible+infrared"]["images"] == 12
+    assert split["visible+infrared"]["images"] == framed["visible+infrared"]["images"] == 12
+    assert framed["infrared"]["faces_not_found"] < 6
     assert (results["simulated"], "other_data" in results, "time" in results) == ("", False, False)
     assert results["set"]["validated_on"] == dict.fromkeys(LABELS, 3)
 

@@ -69,6 +69,14 @@ def test_the_joined_step_begins_with_one_branch_for_both_lenses_and_equal_weight
     assert torch.allclose(share, torch.full_like(share, 0.5))
 
 
+def test_a_refined_step_goes_on_with_each_lens_s_own_weights() -> None:
+    network = _network()
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    network.begin("refined")
+    assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+    assert not torch.equal(before["visible.conv1.weight"], before["infrared.conv1.weight"])
+
+
 LARGE = Options(widths=[8, 12, 20, 24], blocks=[2, 3, 2, 3])
 
 

@@ -1,0 +1,119 @@
+"""The network of a bundle, read back as weights to go on from."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the export extra")
+for needed in ("onnx", "onnxscript", "onnxruntime"):
+    pytest.importorskip(needed, reason="needs the export and cpu extras")
+
+from tiny_network import network  # noqa: E402
+
+from edgefer.bundle import DEFAULT, open_bundle  # noqa: E402
+from export import __main__ as command  # noqa: E402
+from export import checkpoint, golden, lenses, models, onnx_graph, pack, recipe, train, trainer  # noqa: E402
+from export.data import fer2013  # noqa: E402
+from export.models.network import Network  # noqa: E402
+
+PORTRAITS = all(importlib.util.find_spec(p.package) for p in golden.PORTRAITS)
+pytestmark = [
+    pytest.mark.torch,
+    pytest.mark.filterwarnings("default"),
+    pytest.mark.skipif(not PORTRAITS, reason="needs the demo extra (public-domain portraits)"),
+]
+
+
+@pytest.fixture
+def bundle(quantised: Path, recipe_file: Path, data_root: Path, tmp_path: Path) -> Path:
+    to = tmp_path / "packed"
+    pack.pack(recipe.read(recipe_file), quantised, to, pack.Calibration(1.5, 0.3), lambda bundle: {})
+    return to
+
+
+def _restored(recipe_file: Path, bundle: Path, out: Path) -> int:
+    return command.main(["restore", str(recipe_file), "--bundle", str(bundle), "--out", str(out)])
+
+
+def _logits(model: Network, side: int) -> np.ndarray:
+    inputs = [torch.from_numpy(x) for x in onnx_graph.random_inputs(64, side)]
+    with torch.inference_mode():
+        return model(inputs[0].permute(0, 3, 1, 2), inputs[1].permute(0, 3, 1, 2), inputs[2]).numpy()
+
+
+def test_it_says_what_the_bundle_says_and_its_batches_are_normed_alike(
+    bundle: Path, recipe_file: Path, tmp_path: Path
+) -> None:
+    plan = recipe.read(recipe_file)
+    assert _restored(recipe_file, bundle, tmp_path / "out") == 0
+    model = checkpoint.load(tmp_path / "out" / train.NETWORK, plan).model
+    own = network(plan)
+    ours, theirs = _logits(model, plan.crop), _logits(own, plan.crop)
+    assert np.corrcoef(ours.ravel(), theirs.ravel())[0, 1] > 0.98
+    assert np.corrcoef(ours.ravel(), _logits(models.build(plan.model, 7).eval(), plan.crop).ravel())[0, 1] < 0.9
+    faces = fer2013.load("train").take(np.arange(20))
+    batch = next(trainer.batches(faces, plan.crop, model.uses, 1, 20))[:3]
+    with torch.no_grad():
+        before = model(*batch)
+        for norm in (m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+            norm.train()
+        assert torch.corrcoef(torch.stack((before.ravel(), model(*batch).ravel())))[0, 1] > 0.9
+
+
+def test_a_recipe_starts_from_it_and_is_taught_by_it(bundle: Path, recipe_file: Path, tmp_path: Path) -> None:
+    assert _restored(recipe_file, bundle, tmp_path / "runs" / "tiny") == 0
+    text = recipe_file.read_text().replace('"tiny"', '"own"')
+    own = recipe_file.with_name("own.toml")
+    own.write_text(f'{text}[start]\n"" = "tiny"\n[distil]\nteachers = ["tiny"]\n')
+    assert command.main(["train", str(own), "--out", str(tmp_path / "runs" / "own")]) == 0
+    assert checkpoint.load(tmp_path / "runs" / "own" / train.NETWORK, recipe.read(own)).epoch > 0
+
+
+def test_a_network_that_is_there_is_not_written_over(
+    bundle: Path, recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / train.NETWORK).write_text("days of work")
+    assert _restored(recipe_file, bundle, tmp_path) == 64
+    assert "choose another --out" in capsys.readouterr().err
+    assert (tmp_path / train.NETWORK).read_text() == "days of work"
+
+
+def test_another_recipe_than_the_bundles_is_refused(
+    bundle: Path, recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe_file.write_text(recipe_file.read_text().replace("[8, 8, 16, 16]", "[8, 8, 16, 24]"))
+    assert _restored(recipe_file, bundle, tmp_path / "out") == 66
+    assert "no network of recipe tiny" in capsys.readouterr().err
+    recipe_file.write_text(recipe_file.read_text().replace("dual-resnet", "shared-trunk"))
+    assert _restored(recipe_file, bundle, tmp_path / "out") == 66
+    assert "no network of recipe tiny" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bundle_of_other_rows_is_refused(
+    bundle: Path, recipe_file: Path, data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with np.load(data_root / "fer2013.npz") as f:
+        arrays = {name: f[name].copy() for name in f.files}
+    arrays["images"][2] = 3
+    np.savez_compressed(data_root / "fer2013.npz", **arrays)
+    assert _restored(recipe_file, bundle, tmp_path / "out") == 66
+    assert "not trained on the training rows of fer2013" in capsys.readouterr().err
+
+
+def test_the_bundle_that_ships_is_read_back(real_data: Path, tmp_path: Path) -> None:
+    """Dropped blocks, and layers whose INT8 rounding matters: as many faces read rightly as the bundle reads."""
+    plan = recipe.read(command.RECIPES / "default.toml")
+    assert command.main(["restore", str(command.RECIPES / "default.toml"), "--out", str(tmp_path)]) == 0
+    model = checkpoint.load(tmp_path / train.NETWORK, plan).model
+    inputs, labels = lenses.mixed(lenses.head(fer2013.load("public"), 200, 1), 1)
+    visible, infrared, present = (torch.from_numpy(x) for x in inputs)
+    with torch.inference_mode():
+        ours = model(visible.permute(0, 3, 1, 2), infrared.permute(0, 3, 1, 2), present).argmax(1).numpy()
+    theirs = onnx_graph.run(open_bundle(DEFAULT).graph("onnxruntime"), inputs).argmax(1)
+    assert (ours == theirs).mean() > 0.97
+    assert abs((ours == labels).mean() - (theirs == labels).mean()) < 0.02
