@@ -56,13 +56,22 @@ def _warped(images: U8, matrices: F64) -> U8:
     return np.stack([np.asarray(cv2.warpAffine(x, m, x.shape[::-1], **how), np.uint8) for x, m in pairs])
 
 
-def framed(faces: Faces, recipe: Recipe, say: Say | None = None) -> Faces:
+def framed(faces: Faces, recipe: Recipe, say: Say | None = None, whole: Faces | None = None) -> Faces:
     """``faces`` with ``onto`` for a recipe that shows some of its views framed as the device does (`Augment.framed`),
-    else as they are. Raises InputError when the recipe has no template and no face is found to measure one by."""
+    else as they are. ``whole``: the training rows, where these are some of them.
+
+    Raises InputError when the recipe has no template and no face is found to measure one by.
+    """
     if not recipe.augment.framed:
         return faces
-    points = np.array(recipe.template, np.float64) if recipe.template else template.measure(faces)[0]
-    matrices, there = onto(faces.images, points, say)
+    matrices, there = onto(faces.images, _points(recipe, faces if whole is None else whole), say)
     if say is not None:
         say(f"{there.mean():.1%} of the training faces found; {recipe.augment.framed:.0%} of their views are framed")
     return replace(faces, onto=matrices)
+
+
+def _points(recipe: Recipe, faces: Faces) -> F64:
+    """The template float64 [5, 2] in the pixels of the pictures: archives keep their own, whatever the crop."""
+    if not recipe.template:
+        return template.measure(faces)[0]
+    return (np.array(recipe.template, np.float64) + 0.5) * (faces.images.shape[1] / recipe.crop) - 0.5

@@ -99,3 +99,19 @@ def test_without_a_template_that_of_the_training_faces_is_used(face: Any) -> Non
     plan = _plan().model_copy(update={"template": None})
     faces = _faces(np.stack([face] * 3))
     assert np.allclose(framing.framed(faces, plan).onto, framing.onto(faces.images, template.measure(faces)[0])[0])
+
+
+def test_some_of_the_training_faces_are_framed_by_the_template_of_all(face: Any) -> None:
+    """A part in which no face is found must not stop what the whole was trained with."""
+    plan = _plan().model_copy(update={"template": None})
+    faces = _faces(np.stack([face, face, BLANK[0]]))
+    part = framing.framed(faces.take(np.array([1, 2])), plan, whole=faces)
+    assert np.allclose(part.onto, framing.framed(faces, plan).onto[1:])
+    blank = framing.framed(faces.take(np.array([2])), plan, whole=faces)
+    assert np.array_equal(blank.onto[0], np.eye(2, 3))
+
+
+def test_a_template_of_another_crop_than_the_pictures_is_scaled(face: Any) -> None:
+    """Archives keep their 48 pixels whatever the crop."""
+    plan = _plan().model_copy(update={"crop": 96, "template": [tuple((p + 0.5) * 2 - 0.5) for p in POINTS]})
+    assert np.allclose(framing.framed(_faces(face[None]), plan).onto, framing.framed(_faces(face[None]), _plan()).onto)
