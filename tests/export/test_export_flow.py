@@ -16,8 +16,9 @@ for needed in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(needed, reason="needs the export and cpu extras")
 
 from export import __main__ as command  # noqa: E402
-from export import budget, checkpoint, compare, models, protocol, recipe, score, train  # noqa: E402
+from export import budget, checkpoint, compare, models, protocol, recipe, score, train, trainer  # noqa: E402
 from export.data import augment, fer2013  # noqa: E402
+from export.data.faces import Faces  # noqa: E402
 from export.errors import InputError, RecipeError, UsageError  # noqa: E402
 from export.models import naseem  # noqa: E402
 from export.report import results  # noqa: E402
@@ -124,6 +125,22 @@ def test_the_infrared_lens_keeps_its_light_in_the_dark(
     assert len(dark) >= 4
     assert all(np.array_equal(x.infrared, light) for x in dark)
     assert [x.gain for x in found.darkness] == sorted((x.gain for x in found.darkness), reverse=True)
+
+
+@pytest.mark.parametrize("framed", [0.5, 0.0])
+def test_framed_views_do_not_go_on_with_another_template(framed: float, tmp_path: Path) -> None:
+    """It is no part of a training whose views are not framed."""
+    plan = recipe.Recipe(name="t", model=recipe.Model(name="shared-trunk"), augment=recipe.Augment(framed=framed))
+    state = dict.fromkeys(("epoch", "model", "average", "optimiser", "cpu"), 0) | {"data": "seen"}
+    torch.save({**state, "recipe": plan.model_dump(mode="json")}, tmp_path / "joined.pt")
+    faces = Faces(np.zeros((1, 8, 8), np.uint8), np.zeros(1, np.int64), "seen", ("happiness",))
+    assert trainer.begun(tmp_path / "joined.pt", plan, faces) is not None
+    moved = plan.model_copy(update={"template": [(1.0, 2.0)] * 5})
+    if not framed:
+        assert trainer.begun(tmp_path / "joined.pt", moved, faces) is not None
+        return
+    with pytest.raises(InputError, match="begun with another template"):
+        trainer.begun(tmp_path / "joined.pt", moved, faces)
 
 
 def test_a_training_does_not_go_on_as_another(recipes: Path, data_root: Path, silent: Any) -> None:
