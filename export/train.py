@@ -81,6 +81,7 @@ def train(job: Job, say: Say) -> list[Path]:
             raise RecipeError(f"{job.file}: the recipe starts from itself ('start' or 'distil.teachers')")
         protocol.check_start(recipe, job.beside(name).recipe)
         if not _finished(job.beside(name)):
+            _check_rows(recipe)
             say(f"{recipe.name} starts from {name}")
             train(job.beside(name), say)
     made = _trained(job, recipe, say)
@@ -151,6 +152,12 @@ def _there(file: Path, recipe: Recipe) -> bool:
     if there := file.is_file():
         checkpoint.check_seed(file, recipe.seed)
     return there
+
+
+def _check_rows(recipe: Recipe) -> None:
+    """A set that is not there is said before hours of training what the recipe starts from. Raises InputError."""
+    if recipe.data.name != SCENES:
+        next(protocol.parts(recipe, False), None)
 
 
 def _check_targets(recipe: Recipe, file: Path) -> None:

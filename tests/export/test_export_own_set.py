@@ -284,6 +284,17 @@ def test_a_bundle_with_other_answers_is_not_measured(mine: Path, capsys: pytest.
     assert line.endswith("viri has happiness, sadness; not measured")
 
 
+def test_a_set_that_is_not_there_is_said_before_anything_is_trained(
+    mine: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the recipe starts from may take a day."""
+    further = mine.with_name("further.toml")
+    further.write_text(f'{MINE.replace("mine", "further")}\n[start]\n"" = "mine"\n[data]\nname = "paired"\n')
+    assert _run("train", further) == 66
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no paired found here or in paired/" in line
+
+
 def test_a_network_of_fewer_classes_is_not_quantised(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _noise(mine.parent / "data" / "viri", happy=40, sad=40)
     plan = recipe.read(mine, data="viri")
