@@ -178,6 +178,15 @@ def check_seed(path: Path, seed: int) -> None:
         raise InputError(f"{path}: trained with seed {was}, not {seed}; choose another --out or delete that folder")
 
 
+def check_trained(path: Path) -> None:
+    """Raises InputError where a network was read back from a bundle (`export.restore`): it is not the recipe's own."""
+    if was := spent(path).get("restored"):
+        raise InputError(
+            f"{path}: read back from the bundle {was}, not trained here; train a recipe that starts from it, or "
+            "measure that bundle with `evaluate --bundle`"
+        )
+
+
 def spent(path: Path) -> dict[str, Any]:
     """What a finished network cost (:class:`Trained`). Raises InputError when there is none."""
     return dict(_read(path)["spent"])

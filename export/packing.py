@@ -25,12 +25,14 @@ NAME = 32
 
 
 def _weights(args: argparse.Namespace) -> Path:
-    """Raises InputError where --out holds a training with another seed: its bundle would pass for the recipe's own."""
+    """Raises InputError where --out holds a training with another seed, or a network read back from a bundle: its
+    bundle would pass for the recipe's own."""
     if args.checkpoint:
         return Path(args.checkpoint)
     path = Path(args.out / "network.pt")
     if path.is_file():
         checkpoint.check_seed(path, args.plan.seed)
+        checkpoint.check_trained(path)
     return path
 
 

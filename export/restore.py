@@ -23,7 +23,7 @@ from edgefer.bundle import Bundle
 from export import checkpoint, metrics, models, onnx_graph, trainer
 from export.data.faces import Faces
 from export.errors import InputError
-from export.models.network import Network
+from export.models.network import Network, Temporal
 from export.recipe import Recipe
 
 MODEL = "model."
@@ -38,24 +38,35 @@ Array = npt.NDArray[Any]
 def restore(bundle: Bundle, recipe: Recipe, faces: Faces, path: Path) -> None:
     """Writes the bundle's network as a checkpoint of ``recipe``, which it was made of, at ``path``.
 
-    faces: the training rows. Raises InputError where the bundle is of another network, other labels or other rows.
+    faces: the training rows. Raises InputError where the bundle is of another network, other labels or other
+    rows, or of a network over several frames.
     """
     m = bundle.manifest
     if tuple(m.labels) != faces.classes or faces.fingerprint not in m.training.data.values():
-        raise InputError(f"{bundle.path}: not trained on the training rows of {recipe.data.name}, which are there now")
+        raise InputError(
+            f"{bundle.path}: not trained on the training rows of {recipe.data.name} that are there now, but on "
+            f"{', '.join(m.training.data)}; give that set (--data, EDGEFER_DATA)"
+        )
     network = models.build(recipe.model, len(m.labels)).eval()
-    folded = weights(bundle.graph("onnxruntime"))
-    try:
-        _fill(network, folded, recipe.quantisation.drop)
-    except (KeyError, ValueError, AttributeError) as e:
-        raise InputError(f"{bundle.path}: no network of recipe {recipe.name} ({' '.join(str(e).split())})") from None
+    if m.temporal or isinstance(network, Temporal):
+        raise InputError(f"{bundle.path}: a network over several frames cannot be read back; train {recipe.name}")
     rows = np.random.default_rng(recipe.seed).permutation(len(faces))[:FACES]
     batch = next(trainer.batches(faces.take(np.sort(rows)), recipe.crop, network.uses, recipe.seed, FACES))[:3]
-    _unfold(network, folded, batch)
+    try:
+        folded = weights(bundle.graph("onnxruntime"))
+        _fill(network, folded, recipe.quantisation.drop)
+        _unfold(network, folded, batch)
+    except (KeyError, ValueError, AttributeError) as e:
+        why = " ".join(str(e).split())
+        raise InputError(f"{bundle.path}: no network of recipe {recipe.name} ({why}); {_remedy(bundle)}") from None
     _check(network, bundle, batch)
     spent = {"epochs": 0, "restored": bundle.title}  # what it cost is not known
     path.parent.mkdir(parents=True, exist_ok=True)
     checkpoint.write(path, checkpoint.finished(network, recipe, faces.classes, faces.fingerprint, spent))
+
+
+def _remedy(bundle: Bundle) -> str:
+    return f"give the recipe as it was when the bundle was made of it, {bundle.manifest.training.recipe}"
 
 
 def weights(graph: Path) -> dict[str, Array]:
@@ -104,10 +115,15 @@ def _set(parameter: Tensor, value: Array) -> None:
         parameter.copy_(torch.from_numpy(value))
 
 
-def norm_of(convolution: str) -> str:
-    """The batch norm behind a convolution, as ResNets name them: ``conv1`` -> ``bn1``, ``downsample.0`` -> ``.1``."""
-    place, _, last = convolution.rpartition(".")
-    return f"{place}.{last.replace('conv', 'bn')}" if last.startswith("conv") else f"{place}.1"
+def _norms(network: nn.Module) -> dict[str, nn.BatchNorm2d]:
+    """The batch norm behind each convolution that has one: the next layer that the network names."""
+    found, last = dict[str, nn.BatchNorm2d](), ""
+    for name, layer in network.named_modules():
+        if isinstance(layer, nn.BatchNorm2d) and last:
+            found[last] = layer
+        if isinstance(layer, (nn.Conv2d, nn.BatchNorm2d)):
+            last = name if isinstance(layer, nn.Conv2d) else ""
+    return found
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
@@ -124,11 +140,11 @@ def _unfold(network: Network, folded: dict[str, Array], batch: Sequence[Tensor])
         norm.weight.copy_(torch.sqrt(variance + norm.eps))
         norm.bias.copy_(bias + mean)
 
-    hooks = []
+    hooks, norms = [], _norms(network)
     for name, layer in network.named_modules():
-        if isinstance(layer, nn.Conv2d) and f"{name}.bias" in folded:
-            norm, bias = network.get_submodule(norm_of(name)), torch.from_numpy(folded[f"{name}.bias"])
-            hooks.append(norm.register_forward_pre_hook(lambda n, given, b=bias: take(n, b, given[0])))
+        if isinstance(layer, nn.Conv2d) and layer.bias is None and f"{name}.bias" in folded:
+            bias = torch.from_numpy(folded[f"{name}.bias"])  # KeyError below: no norm that it could come from
+            hooks.append(norms[name].register_forward_pre_hook(lambda n, given, b=bias: take(n, b, given[0])))
     network(*batch)
     for hook in hooks:
         hook.remove()
@@ -143,4 +159,5 @@ def _check(network: Network, bundle: Bundle, batch: Sequence[Tensor]) -> None:
         ours = metrics.probabilities(network(*batch).numpy(), bundle.manifest.temperature)
     off = float(np.abs(ours - theirs).mean())
     if off > ALIKE:
-        raise InputError(f"{bundle.path}: read back, its network answers otherwise ({off:.2f} of probability)")
+        said = f"read back, its network answers otherwise ({off:.2f} of probability)"
+        raise InputError(f"{bundle.path}: {said}; {_remedy(bundle)}")

@@ -86,6 +86,7 @@ def _finished(path: Path, recipe: Recipe, part: protocol.Part) -> checkpoint.Tra
     seed."""
     trained = checkpoint.load(path, recipe)
     checkpoint.check_seed(path, recipe.seed)
+    checkpoint.check_trained(path)
     if not {"cpu", "wall", "rows", "budget", "machine", "precision"} <= set(trained.spent):
         raise InputError(f"{path}: does not say how it was trained; train again")
     if trained.labels != part.train.classes or (recipe.training.steps and trained.data != part.train.fingerprint):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from pathlib import Path
 
@@ -14,10 +15,12 @@ for needed in ("onnx", "onnxscript", "onnxruntime"):
 
 from tiny_network import network  # noqa: E402
 
-from edgefer.bundle import DEFAULT, open_bundle  # noqa: E402
+from edgefer.bundle import DEFAULT, Temporal, open_bundle  # noqa: E402
 from export import __main__ as command  # noqa: E402
-from export import checkpoint, golden, lenses, models, onnx_graph, pack, recipe, train, trainer  # noqa: E402
+from export import checkpoint, golden, lenses, models, onnx_graph, pack, recipe, restore, train, trainer  # noqa: E402
 from export.data import fer2013  # noqa: E402
+from export.data.faces import Faces  # noqa: E402
+from export.errors import InputError  # noqa: E402
 from export.models.network import Network  # noqa: E402
 
 PORTRAITS = all(importlib.util.find_spec(p.package) for p in golden.PORTRAITS)
@@ -73,6 +76,19 @@ def test_a_recipe_starts_from_it_and_is_taught_by_it(bundle: Path, recipe_file: 
     assert checkpoint.load(tmp_path / "runs" / "own" / train.NETWORK, recipe.read(own)).epoch > 0
 
 
+@pytest.mark.parametrize("verb", ["score", "quantize"])
+def test_it_does_not_pass_for_a_training_of_the_recipe(
+    verb: str, recipe_file: Path, data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would be another release of the recipe, with figures of its own."""
+    plan, faces = recipe.read(recipe_file), fer2013.load("train")
+    spent = {"epochs": 0, "restored": "default 1.0.0"}
+    state = checkpoint.finished(network(plan), plan, faces.classes, faces.fingerprint, spent)
+    checkpoint.write(tmp_path / train.NETWORK, state)
+    assert command.main([verb, str(recipe_file), "--out", str(tmp_path)]) == 66
+    assert "read back from the bundle default 1.0.0, not trained here" in capsys.readouterr().err
+
+
 def test_a_network_that_is_there_is_not_written_over(
     bundle: Path, recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -90,7 +106,8 @@ def test_another_recipe_than_the_bundles_is_refused(
     assert "no network of recipe tiny" in capsys.readouterr().err
     recipe_file.write_text(recipe_file.read_text().replace("dual-resnet", "shared-trunk"))
     assert _restored(recipe_file, bundle, tmp_path / "out") == 66
-    assert "no network of recipe tiny" in capsys.readouterr().err
+    assert "no network of recipe tiny" in (line := capsys.readouterr().err)
+    assert "give the recipe as it was when the bundle was made of it, tiny" in line
     assert not (tmp_path / "out").exists()
 
 
@@ -102,7 +119,37 @@ def test_a_bundle_of_other_rows_is_refused(
     arrays["images"][2] = 3
     np.savez_compressed(data_root / "fer2013.npz", **arrays)
     assert _restored(recipe_file, bundle, tmp_path / "out") == 66
-    assert "not trained on the training rows of fer2013" in capsys.readouterr().err
+    assert "not trained on the training rows of fer2013" in (line := capsys.readouterr().err)
+    assert "but on FER2013, leak-free Training; give that set (--data, EDGEFER_DATA)" in line
+
+
+def test_a_batch_norm_is_taken_out_of_convolutions_in_one_row() -> None:
+    """Of a VGG, where the norm of ``3`` is ``4``: answers as the graph's folded convolutions, in training nearly so."""
+    row = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 4, 3, bias=False), torch.nn.BatchNorm2d(4), torch.nn.ReLU(),
+        torch.nn.Conv2d(4, 5, 3, bias=False), torch.nn.BatchNorm2d(5),
+    ).eval()  # fmt: skip
+    folded = {"0.bias": np.arange(4, dtype=np.float32), "3.bias": np.arange(5, dtype=np.float32) - 2}
+    x = torch.rand(8, 1, 12, 12, generator=torch.Generator().manual_seed(1))
+    restore._unfold(row, folded, (x,))
+    with torch.inference_mode():
+        first = torch.relu(row[0](x) + torch.from_numpy(folded["0.bias"])[:, None, None])
+        theirs = row[3](first) + torch.from_numpy(folded["3.bias"])[:, None, None]
+        assert torch.allclose(row(x), theirs, atol=1e-4)
+        assert torch.allclose(row.train()(x), theirs, atol=1e-2)
+
+
+def test_a_network_over_several_frames_is_refused(tmp_path: Path) -> None:
+    """Its graph gives features, no answers to be held against."""
+    shipped = open_bundle(DEFAULT)
+    (seen,) = shipped.manifest.training.data.values()
+    heads = shipped.manifest.graphs
+    frames = shipped.manifest.model_copy(update={"temporal": Temporal(window=3, features=8, heads=heads)})
+    faces = Faces(np.zeros((2, 48, 48), np.uint8), np.zeros(2, np.int64), seen, tuple(frames.labels))
+    plan = recipe.read(command.RECIPES / "default.toml")
+    with pytest.raises(InputError, match="over several frames cannot be read back; train default"):
+        restore.restore(dataclasses.replace(shipped, manifest=frames), plan, faces, tmp_path / "network.pt")
+    assert not (tmp_path / "network.pt").exists()
 
 
 def test_the_bundle_that_ships_is_read_back(real_data: Path, tmp_path: Path) -> None:
