@@ -66,6 +66,8 @@ def parser() -> Parser:
     added["evaluate"].add_argument("--bundle", type=Path, help="bundle folder to measure (default bundle/ in --out)")
     text = "bundle that was made of this recipe (default: the one that ships)"
     added["restore"].add_argument("--bundle", type=Path, help=text)
+    text = "set whose faces the batch norms are set by (default: the recipe's own), such as paired"
+    added["restore"].add_argument("--faces", default="", metavar="SET", help=text)
     for name in ("bundle", "evaluate"):
         added[name].add_argument("--commit-results", action="store_true", help="also write export/results/RECIPE.json")
     added["score"].add_argument("--commit-results", action="store_true", help="also write export/results/systems/")
@@ -167,8 +169,8 @@ def _run(args: argparse.Namespace, say: Progress) -> None:
 
     reduced, data = getattr(args, "reduced", False), getattr(args, "data", "")
     args.plan = recipe.read(args.recipe, reduced, data)
-    if data:
-        protocol.other(data)  # a misspelt set must not first be missed as a folder
+    for name in filter(None, (data, getattr(args, "faces", ""))):
+        protocol.other(name)  # a misspelt set must not first be missed as a folder
     args.seed = recipe.other_seed(args.plan, getattr(args, "seed", None))
     args.out = args.out or RUNS / recipe.place(args.plan.name, reduced, data, args.seed)
     COMMANDS[args.command](args, say)

@@ -61,8 +61,8 @@ def evaluate_device(
         "graph_sha256": file_sha256(bundle.graph("onnxruntime")),
         "graph_bytes": bundle.graph("onnxruntime").stat().st_size,
         "simulated": lenses.simulated(faces, m.lenses_needed),
-        "protocol": "device path (edgefer.infer, ONNX Runtime, batch 1), no test-time augmentation; nothing was "
-        "selected on these images",
+        "protocol": "device path (edgefer.infer, ONNX Runtime, batch 1), no test-time augmentation; no command "
+        "selects anything on these images",
         "infrared_seed": seed if faces.infrared is None else None,
         "temperature": m.temperature,
         "splits": {

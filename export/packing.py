@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,9 +131,9 @@ def _restore(args: argparse.Namespace, say: Progress) -> None:
     path = args.out / train.NETWORK
     if path.exists():
         raise UsageError(f"{path}: there is a trained network already; choose another --out")
-    own = rows.of(_job(args))
-    restore.restore(open_bundle(args.bundle or DEFAULT), own.plan, own.part.train, path)
-    say(f"{path}: recipes may start from {own.plan.name} now, and be taught by it")
+    plan, job = _job(args).recipe, replace(_job(args), data=args.faces or args.data)
+    restore.restore(open_bundle(args.bundle or DEFAULT), plan, rows.of(job).part.train, path)
+    say(f"{path}: recipes may start from {plan.name} now, and be taught by it")
 
 
 COMMANDS = {
