@@ -101,8 +101,9 @@ Driver's facial expression ({", ".join(report["labels"])}) from an aligned visib
 
 Trained by `python -m export train` ({_steps(recipe, report)}).
 {_quantised(report)}. Temperature {calibration["temperature"]} and the least confidence
-{calibration["min_conf"]} (the surest 80 % of the views reach it) come from {watched}, in every state of
-the lenses that it has an answer in. The commands named here select nothing on {tested}, on which the figures rest.
+{calibration["min_conf"]} (the surest 80 % of the views reach it) come from {watched}, framed by their landmarks as the
+device does, in every state of the lenses that it has an answer in. The commands named here select nothing on
+{tested}, on which the figures rest.
 {recipe.caveat}
 """
     return "\n".join([head, _data(report), protocol, _figures(results), *_limits(report)])

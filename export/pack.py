@@ -78,8 +78,8 @@ def answering(out: Path, report: dict[str, Any], threads: int = 1) -> Answer:
 
 
 def calibrate(answer: Answer, needed: Sequence[str], watch: Faces, seed: int) -> Calibration:
-    """From the watched rows (FER2013: PublicTest) through the graph; both lenses and each alone in equal shares where
-    either will do.
+    """From the watched rows (FER2013: PublicTest), framed as on the device, through the graph; both lenses and each
+    alone in equal shares where either will do.
 
     ``min_conf`` is the confidence that the surest 80 % of those views reach, MOST_CONF at most: the rest, where the
     network errs most (selective risk, Geifman & El-Yaniv 2017), is better called uncertain. The daemon compares it

@@ -9,8 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from edgefer.bundle import DEFAULT, Bundle, file_sha256, open_bundle
-from export import checkpoint, data, evaluate, pack, quantize, restore, rows, template, train
+from export import checkpoint, data, evaluate, framing, pack, quantize, restore, rows, template, train
 from export.data.faces import Faces
 from export.errors import InputError, UsageError
 from export.progress import Progress
@@ -86,11 +88,12 @@ def _bundle(args: argparse.Namespace, say: Progress) -> None:
     then = (report["training_data_sha256"], chosen_on, report.get("set"))
     if then != (own.part.train.fingerprint, own.watch.fingerprint, own.about):
         raise InputError(f"{args.out / quantize.REPORT}: made of other pictures than are there now; quantize again")
+    plan = own.plan if own.plan.template else own.plan.model_copy(update={"template": _measured(own.part.train, say)})
+    watch, _ = framing.faces(own.watch, np.array(plan.template, np.float64))
     answer = pack.answering(args.out, report, args.threads)
-    calibration = pack.calibrate(answer, report["lenses_needed"], own.watch, own.plan.seed)
+    calibration = pack.calibrate(answer, report["lenses_needed"], watch, plan.seed)
     say(f"temperature {calibration.temperature}, least confidence {calibration.min_conf}")
     measure = lambda bundle: _measure(args, own, bundle, args.to, say)  # noqa: E731
-    plan = own.plan if own.plan.template else own.plan.model_copy(update={"template": _measured(own.part.train, say)})
     _report(args, pack.pack(_named(plan, _other_set(args)), args.out, args.to, calibration, measure))
     say(f"bundle: {args.to}")
 

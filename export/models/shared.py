@@ -20,7 +20,7 @@ from export.models.resnet import AttentionGate, Branch, standardise
 
 ABSENT = 30.0
 """taken off the score of a lens that is not there: a share of 1e-13"""
-DIM, DIM_COST = 12.0, 3.0
+DIM, DIM_COST = 16.0, 3.0
 """a crop whose mean is below DIM grey levels loses DIM_COST per level: at a twentieth of daylight the pair is its other
 lens by construction, not by what a gate learned of the dark"""
 

@@ -22,7 +22,7 @@ from edgefer.config import Infer  # noqa: E402
 from edgefer.infer import open_network  # noqa: E402
 from edgefer.types import UNKNOWN  # noqa: E402
 from export import __main__ as command  # noqa: E402
-from export import checkpoint, evaluate, golden, lenses, models, pack, recipe, rows, train  # noqa: E402
+from export import checkpoint, evaluate, framing, golden, lenses, models, pack, recipe, rows, train  # noqa: E402
 from export.data.faces import Faces  # noqa: E402
 from export.errors import InputError, UsageError  # noqa: E402
 
@@ -115,6 +115,10 @@ def test_a_set_of_ones_own_gets_onto_the_device(mine: Path, capsys: pytest.Captu
     assert framed["infrared"]["faces_not_found"] < 6
     assert (results["simulated"], "other_data" in results, "time" in results) == ("", False, False)
     assert results["set"]["validated_on"] == dict.fromkeys(LABELS, 3)
+
+    watch, _ = framing.faces(part.watch, np.array(m.crop.template))
+    chosen = pack.calibrate(pack.answering(out, pack.read_report(out)), m.lenses_needed, watch, 1)
+    assert (m.temperature, m.thresholds.min_conf) == (chosen.temperature, chosen.min_conf)
 
     _the_card_is_of_this_set(out)
     with edgefer.open_bundle(out / "bundle") as estimate:
