@@ -208,13 +208,13 @@ def table(results: dict[str, Any]) -> str:
     lines += [f"Simulated: {results['simulated']}."] if results["simulated"] else []
     lines.append("")
     lines.append(
-        f"{'split':14}{'lenses':18}{'accuracy':>9}  {'95 % interval':>16}{'ECE':>7}{'at 80 %':>9}{'balanced':>10}"
+        f"{'split':16}{'lenses':18}{'accuracy':>9}  {'95 % interval':>16}{'ECE':>7}{'at 80 %':>9}{'balanced':>10}"
     )
     for split, modes in results["splits"].items():
         for mode, f in modes.items():
             low, high = f["interval_95"]
             lines.append(
-                f"{split:14}{mode:18}{f['accuracy']:9.2%}  {low:7.2%} -{high:7.2%}{f['ece']:7.3f}"
+                f"{split:16}{mode:18}{f['accuracy']:9.2%}  {low:7.2%} -{high:7.2%}{f['ece']:7.3f}"
                 f"{f['selective_accuracy_80']:9.2%}{f['balanced_accuracy']:10.2%}"
             )
     blocks = [_recall_rows(results), _float_rows(results), _dark_rows(results)]
