@@ -94,7 +94,7 @@ def beyond(bundle: Bundle, faces: Faces, seed: int, say: Say, threads: int = 1) 
 def _framed(faces: Faces, template: F64, bundle: Bundle, seed: int, answer: robustness.Answer) -> dict[str, Any]:
     """Figures of the same pictures as the device would frame them (`export.framing`), by state of the lenses."""
     m, found = bundle.manifest, {}
-    faces, missed = framing.faces(faces, template)
+    faces, missed = framing.faces(faces, template, m.crop.size)
     for mode, x in lenses.views(faces, seed, m.lenses_needed).items():
         known = figures(answer(x, f"framed, {mode}"), faces.labels, m.temperature, m.labels)
         found[mode] = {**known, "faces_not_found": missed}

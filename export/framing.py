@@ -27,12 +27,15 @@ picture, so a doubtful one is that face"""
 Say = Callable[[str], None]
 
 
-def onto(images: U8, points: F64, say: Say | None = None) -> tuple[F64, npt.NDArray[np.bool_]]:
+def onto(images: U8, points: F64, side: int, say: Say | None = None) -> tuple[F64, npt.NDArray[np.bool_]]:
     """Similarities float64 [N, 2, 3] that put the face of each square picture uint8 [N, S, S] onto the template
-    ``points`` float64 [5, 2], and bool [N]: where there is a face. A picture without one stays as it is."""
+    ``points`` float64 [5, 2] of a crop of ``side`` pixels, and bool [N]: where there is a face. A picture without one
+    is only made as large as the crop."""
     whole = SIDE + 2 * BORDER
     detector = cv2.FaceDetectorYN.create(str(model_path()), "", (whole, whole), SURE)
-    out, there = np.tile(np.eye(2, 3), (len(images), 1, 1)), np.zeros(len(images), np.bool_)
+    ratio = side / images.shape[1]
+    whole_picture = np.array([[ratio, 0, (ratio - 1) / 2], [0, ratio, (ratio - 1) / 2]])
+    out, there = np.tile(whole_picture, (len(images), 1, 1)), np.zeros(len(images), np.bool_)
     for k, image in enumerate(images):
         found = template.landmarks(image, detector, SIDE, BORDER)
         if found is not None:
@@ -42,18 +45,18 @@ def onto(images: U8, points: F64, say: Say | None = None) -> tuple[F64, npt.NDAr
     return out, there
 
 
-def faces(given: Faces, points: F64) -> tuple[Faces, int]:
-    """Every picture framed by the template ``points`` float64 [5, 2] of its own size, infrared as visible, and in how
-    many there is no face."""
-    matrices, there = onto(given.images, points)
-    infrared = None if given.infrared is None else _warped(given.infrared, matrices)
-    return replace(given, images=_warped(given.images, matrices), infrared=infrared), int((~there).sum())
+def faces(given: Faces, points: F64, side: int) -> tuple[Faces, int]:
+    """Every picture as a crop of ``side`` pixels framed by the template ``points`` float64 [5, 2], infrared as visible,
+    and in how many there is no face."""
+    matrices, there = onto(given.images, points, side)
+    infrared = None if given.infrared is None else _warped(given.infrared, matrices, side)
+    return replace(given, images=_warped(given.images, matrices, side), infrared=infrared), int((~there).sum())
 
 
-def _warped(images: U8, matrices: F64) -> U8:
+def _warped(images: U8, matrices: F64, side: int) -> U8:
     how: dict[str, Any] = {"flags": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_REPLICATE}
     pairs = zip(images, matrices, strict=True)
-    return np.stack([np.asarray(cv2.warpAffine(x, m, x.shape[::-1], **how), np.uint8) for x, m in pairs])
+    return np.stack([np.asarray(cv2.warpAffine(x, m, (side, side), **how), np.uint8) for x, m in pairs])
 
 
 def framed(faces: Faces, recipe: Recipe, say: Say | None = None, whole: Faces | None = None) -> Faces:
@@ -64,7 +67,8 @@ def framed(faces: Faces, recipe: Recipe, say: Say | None = None, whole: Faces | 
     """
     if not recipe.augment.framed:
         return faces
-    matrices, there = onto(faces.images, _points(recipe, faces if whole is None else whole), say)
+    points = _points(recipe, faces if whole is None else whole)
+    matrices, there = onto(faces.images, points, faces.images.shape[1], say)
     if say is not None:
         say(f"{there.mean():.1%} of the training faces found; {recipe.augment.framed:.0%} of their views are framed")
     return replace(faces, onto=matrices)

@@ -38,17 +38,17 @@ def cross(
             out[name] = {"skipped": str(e)}
             continue
         if shown:
-            out[name] = _on(name, faces, names, shown, template, seed, answer)
+            out[name] = _on(name, faces, names, shown, template, side, seed, answer)
     return out
 
 
 def _on(
-    title: str, faces: Faces, names: list[str], modes: list[str], template: F64, seed: int, answer: Answer
+    title: str, faces: Faces, names: list[str], modes: list[str], template: F64, side: int, seed: int, answer: Answer
 ) -> dict[str, Any]:
     known = [c in names for c in faces.classes]
     faces = faces.take(np.array(known)[faces.labels])
     labels = np.array([names.index(c) if c in names else -1 for c in faces.classes])[faces.labels]
-    faces, missed = framing.faces(faces, template)
+    faces, missed = framing.faces(faces, template, side)
     infrared = lenses.infrared(faces, seed)
     shared = np.unique(labels)
     found: dict[str, Any] = {"images": len(faces), "faces_not_found": missed, "classes": [names[k] for k in shared],

@@ -89,7 +89,7 @@ def _bundle(args: argparse.Namespace, say: Progress) -> None:
     if then != (own.part.train.fingerprint, own.watch.fingerprint, own.about):
         raise InputError(f"{args.out / quantize.REPORT}: made of other pictures than are there now; quantize again")
     plan = own.plan if own.plan.template else own.plan.model_copy(update={"template": _measured(own.part.train, say)})
-    watch, _ = framing.faces(own.watch, np.array(plan.template, np.float64))
+    watch, _ = framing.faces(own.watch, np.array(plan.template, np.float64), plan.crop)
     answer = pack.answering(args.out, report, args.threads)
     calibration = pack.calibrate(answer, report["lenses_needed"], watch, plan.seed)
     say(f"temperature {calibration.temperature}, least confidence {calibration.min_conf}")

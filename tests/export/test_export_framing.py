@@ -46,14 +46,22 @@ def _off(image: Any) -> float:
 
 
 def test_a_face_lands_on_the_template_infrared_with_it(face: Any) -> None:
-    faces, missed = framing.faces(_faces(face[None], face[None]), POINTS)
+    faces, missed = framing.faces(_faces(face[None], face[None]), POINTS, 48)
     assert missed == 0
     assert np.array_equal(faces.images, faces.infrared)
     assert _off(faces.images[0]) < 0.5 * _off(face)  # her head is turned a little
 
 
+def test_a_crop_may_be_larger_than_the_picture(face: Any) -> None:
+    twice = (POINTS + 0.5) * 2 - 0.5
+    faces, missed = framing.faces(_faces(np.stack([face, BLANK[0]])), twice, 96)
+    assert (faces.images.shape, missed) == ((2, 96, 96), 1)
+    assert np.abs(_landmarks(faces.images[0]) - twice).mean() < _off(face)
+    assert np.array_equal(faces.images[1], np.full((96, 96), 128, np.uint8))
+
+
 def test_a_picture_without_a_face_stays_as_it_is() -> None:
-    kept, missed = framing.faces(_faces(BLANK), POINTS)
+    kept, missed = framing.faces(_faces(BLANK), POINTS, 48)
     assert missed == 1
     assert np.array_equal(kept.images, BLANK)
 
@@ -98,7 +106,7 @@ def test_a_recipe_that_does_not_ask_needs_no_detector(face: Any, monkeypatch: py
 def test_without_a_template_that_of_the_training_faces_is_used(face: Any) -> None:
     plan = _plan().model_copy(update={"template": None})
     faces = _faces(np.stack([face] * 3))
-    assert np.allclose(framing.framed(faces, plan).onto, framing.onto(faces.images, template.measure(faces)[0])[0])
+    assert np.allclose(framing.framed(faces, plan).onto, framing.onto(faces.images, template.measure(faces)[0], 48)[0])
 
 
 def test_some_of_the_training_faces_are_framed_by_the_template_of_all(face: Any) -> None:

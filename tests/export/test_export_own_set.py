@@ -116,7 +116,7 @@ def test_a_set_of_ones_own_gets_onto_the_device(mine: Path, capsys: pytest.Captu
     assert (results["simulated"], "other_data" in results, "time" in results) == ("", False, False)
     assert results["set"]["validated_on"] == dict.fromkeys(LABELS, 3)
 
-    watch, _ = framing.faces(part.watch, np.array(m.crop.template))
+    watch, _ = framing.faces(part.watch, np.array(m.crop.template), m.crop.size)
     chosen = pack.calibrate(pack.answering(out, pack.read_report(out)), m.lenses_needed, watch, 1)
     assert (m.temperature, m.thresholds.min_conf) == (chosen.temperature, chosen.min_conf)
 
