@@ -116,8 +116,8 @@ def _fingerprint(pairs: Sequence[pixelfusion.Pair]) -> str:
     return digest.hexdigest()
 
 
-def folder(name: str, reduced: bool, seed: int | None = None) -> Path:
-    return RUNS / recipe.place(name, reduced, seed=seed)
+def folder(name: str, reduced: bool, seed: int | None = None, data: str = "") -> Path:
+    return RUNS / recipe.place(name, reduced, data, seed)
 
 
 def time_all(recipes: Path, into: Path, say: Say) -> None:
@@ -134,7 +134,7 @@ def time_all(recipes: Path, into: Path, say: Say) -> None:
             if network is not None:
                 say(f"\rgraphs of {key}")
                 (own := Path(scratch) / key).mkdir()
-                side = recipe.read(recipes / f"{system.recipe}.toml").crop
+                side = recipe.read(recipes / f"{system.recipe}.toml", data=system.on).crop
                 files[key] = score.graphs(network, side, own)
         for key, measured in cost.latencies(files).items():
             say(f"{key}: {measured.median:.2f} ms, p95 {measured.p95:.2f}")
@@ -144,10 +144,10 @@ def time_all(recipes: Path, into: Path, say: Say) -> None:
 def trained(recipes: Path, system: System) -> Network | None:
     """The network behind a result (of folds the first), or None where its weights are not here."""
     reduced = system.variant == "reduced"
-    home = folder(system.recipe, reduced)
+    home = folder(system.recipe, reduced, data=system.on)
     path = home / train.NETWORK if (home / train.NETWORK).is_file() else home / "fold-1" / train.NETWORK
     try:
-        return checkpoint.load(path, recipe.read(recipes / f"{system.recipe}.toml", reduced)).model
+        return checkpoint.load(path, recipe.read(recipes / f"{system.recipe}.toml", reduced, system.on)).model
     except ExportError:
         return None
 
@@ -155,7 +155,7 @@ def trained(recipes: Path, system: System) -> Network | None:
 def _untrained(recipes: Path, system: System) -> Network | None:
     """With random weights; None where the recipe cannot be built here any more."""
     try:
-        plan = recipe.read(recipes / f"{system.recipe}.toml", system.variant == "reduced")
+        plan = recipe.read(recipes / f"{system.recipe}.toml", system.variant == "reduced", system.on)
         return models.build(plan.model, len(system.labels)).eval()
     except ExportError:
         return None
@@ -170,9 +170,9 @@ def for_maps(recipes: Path, say: Say) -> tuple[Faces | None, Networks]:
         network = trained(recipes, system)
         if network is None:
             return None
-        plan = recipe.read(recipes / f"{system.recipe}.toml", system.variant == "reduced")
-        key = f"{plan.data} {plan.crop} {plan.model.options.get('msx_is_lens')}"
         try:
+            plan = Job(recipes / f"{system.recipe}.toml", RUNS, system.variant == "reduced", data=system.on).recipe
+            key = f"{plan.data} {plan.crop} {plan.model.options.get('msx_is_lens')}"
             if key not in kept:
                 kept[key] = next(protocol.parts(plan, temporal=False)).test
         except ExportError as e:

@@ -30,6 +30,7 @@ from export import (
     train,
     trainer,
 )  # fmt: skip
+from export import recipe as recipes
 from export.data.faces import Faces, Labels
 from export.errors import InputError
 from export.evaluate import GAINS, darkened
@@ -119,8 +120,9 @@ class Answers:
 def _identity(job: Job, recipe: Recipe, seed: int) -> dict[str, Any]:
     same = ("paper", "title", "family", "role", "compares_with", "change")
     variant = "reduced" if job.reduced else "full"
+    own = recipes.read(job.file, job.reduced).data
     return {name: getattr(recipe, name) for name in same} | {
-        "seed": seed, "repeat": seed != recipe.seed,
+        "seed": seed, "repeat": seed != recipe.seed, "on": "" if recipe.data == own else job.data,
         "recipe": recipe.name, "variant": variant, "dataset": data.READERS[recipe.data.name].about.partition(",")[0],
     }  # fmt: skip
 

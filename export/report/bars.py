@@ -74,7 +74,7 @@ def _ckplus(m: Material) -> Judged:
         return Judged(what, asked, "", "not measured", m.command(CKPLUS_RECIPE, "full"))
     best = max(fit, key=lambda s: s.accuracy)
     reached = f"{_figure(best)}: {best.key}, begun with {', '.join(best.training.starts_from)}"
-    return Judged(what, asked, reached, _verdict(best, CKPLUS), m.command(best.recipe, best.variant))
+    return Judged(what, asked, reached, _verdict(best, CKPLUS), m.command(best.recipe, best.variant, best.on))
 
 
 def _early(m: Material) -> list[Judged]:
@@ -93,7 +93,7 @@ def _early_row(name: str, reached: str, verdict: Verdict, command: str) -> Judge
 
 
 def _judged_early(m: Material, s: System) -> Judged:
-    it, command = m.standing(s), m.command(s.recipe, s.variant)
+    it, command = m.standing(s), m.command(s.recipe, s.variant, s.on)
     if it.missing or not it.gaps:
         lack = f"no result of {', '.join(it.missing) or 'a single modality of it'} to stand beside"
         return _early_row(s.key, lack, "not measured", command)

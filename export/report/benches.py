@@ -37,7 +37,7 @@ def _beside(m: Material, role: str, label: str) -> list[Block]:
 
 
 def _difference(m: Material, s: System) -> tuple[Text, ...]:
-    mine, base = s.headline.accuracy, m.find(s.compares_with, s.variant)
+    mine, base = s.headline.accuracy, m.find(s.compares_with, s)
     beside: tuple[Text, ...] = (Code(s.compares_with) if s.compares_with else cells.NONE, *(cells.NONE,) * 3)
     if base:
         low, high = sorted((mine, base.headline.accuracy), key=lambda e: e.value)

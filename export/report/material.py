@@ -87,7 +87,7 @@ class Material:
     @property
     def pending(self) -> list[Plan]:
         """Recipes that have no result yet."""
-        have = {s.recipe for s in self.systems}
+        have = {s.recipe for s in self.systems if not s.on}
         return [p for name, p in self.recipes.items() if name not in have]
 
     def of(self, paper: str) -> list[System]:
@@ -100,17 +100,20 @@ class Material:
     def pick(self, keep: Callable[[System], bool]) -> list[System]:
         return [s for s in self.systems if keep(s)]
 
-    def result(self, recipe: str, variant: str) -> System | None:
-        return next((s for s in self.systems if (s.recipe, s.variant) == (recipe, variant)), None)
+    def result(self, recipe: str, variant: str, on: str = "") -> System | None:
+        """on: another set than the recipe's own."""
+        return next((s for s in self.systems if s.row == (recipe, variant, on)), None)
 
-    def find(self, recipe: str, variant: str) -> System | None:
-        """The result of a recipe, of this variant where it has both."""
-        return self.result(recipe, variant) or next((s for s in self.systems if s.recipe == recipe), None)
+    def find(self, recipe: str, beside: System) -> System | None:
+        """The result of a recipe on the set of another's, of the same variant where it has both."""
+        of = [s for s in self.systems if (s.recipe, s.on) == (recipe, beside.on)]
+        return self.result(recipe, beside.variant, beside.on) or next(iter(of), None)
 
-    def command(self, recipe: str, variant: str) -> str:
+    def command(self, recipe: str, variant: str, on: str = "") -> str:
         """What trains a recipe, or goes on with it."""
         plan = self.recipes.get(recipe)
         said = plan.command if plan else f"python -m export train export/recipes/{recipe}.toml"
+        said += f" --data {on}" if on else ""
         return f"{said} --reduced --cpu-minutes {BUDGET}" if variant == "reduced" else said
 
     def differs(self, system: System) -> str | None:
@@ -121,7 +124,7 @@ class Material:
         plan = self.recipes.get(system.recipe)
         if plan is None or system.trained is None:
             return None
-        return outdated.changed(system.trained, recipes.read(plan.path, system.variant == "reduced"))
+        return outdated.changed(system.trained, recipes.read(plan.path, system.variant == "reduced", system.on))
 
     def caveats(self, names: Iterable[str]) -> list[Text]:
         """What the recipes themselves say of how they were made."""
@@ -158,7 +161,7 @@ class Material:
             spent = {**one.parts, **spent}
             for name in one.starts_from:
                 if name not in spent:
-                    part = self.result(name, system.variant)
+                    part = self.result(name, system.variant, system.on)
                     spent[name] = part.training.cpu_minutes if part else None
                     queue += [part] if part else []
         return sum(x for x in spent.values() if x is not None), [name for name, x in spent.items() if x is None]

@@ -22,6 +22,9 @@ Status = Literal["same protocol", "other protocol", "not reproducible here", "cl
 available; or the figure contradicts its own paper or the data"""
 Family = Literal["visible", "infrared", "msx", "early", "late", "pixel", "temporal"]
 """what is fused where; the light benchmark puts families side by side. ``msx`` is the derived third lens alone"""
+Variant = Literal["full", "reduced"]
+Row = tuple[str, Variant, str]
+"""(recipe, variant, set where it is not the recipe's own)"""
 
 
 class Part(BaseModel):
@@ -182,6 +185,8 @@ class System(Part):
     lenses: tuple[str, ...]
     fusion: str
     dataset: str
+    on: str = ""
+    """what ``--data`` named: another set than its recipe's own, or other folds of it"""
     protocol: str
     """split, what was trained on, what tested on, test-time augmentation: one line"""
     simulated: str = ""
@@ -225,7 +230,12 @@ class System(Part):
     @property
     def key(self) -> str:
         """Names result and figures."""
-        return key(self.recipe, self.variant == "reduced", self.seed if self.repeat else None)
+        return key(self.recipe, self.variant == "reduced", self.seed if self.repeat else None, self.on)
+
+    @property
+    def row(self) -> Row:
+        """What results of several seeds have in common."""
+        return self.recipe, self.variant, self.on
 
     @property
     def headline(self) -> Mode:
@@ -237,9 +247,11 @@ class System(Part):
         return statistics.fmean(self.seeds.values()) if self.seeds else self.headline.accuracy.value
 
 
-def key(recipe: str, reduced: bool, seed: int | None) -> str:
-    """The recipe, with ``-reduced`` where it is that variant and ``-seed2`` where that is not the recipe's own."""
-    return recipe + "-reduced" * reduced + ("" if seed is None else f"-seed{seed}")
+def key(recipe: str, reduced: bool, seed: int | None, on: str = "") -> str:
+    """The recipe, with ``-on-viri`` where that is not the recipe's own set, ``-reduced`` where it is that variant and
+    ``-seed2`` where that is not the recipe's own."""
+    where = f"-on-{on.replace(':', '-')}" if on else ""
+    return recipe + where + "-reduced" * reduced + ("" if seed is None else f"-seed{seed}")
 
 
 class AboutFusion(BaseModel):

@@ -197,13 +197,13 @@ def provenance(m: Material) -> list[Block]:
     )
     blocks: list[Block] = [Heading(2, "How it was measured"), Paragraph(note), Table(columns, tuple(rows), numeric)]
     blocks += _trained_with(m)
-    full = {s.recipe for s in m.systems if s.variant == "full"}
-    small = [s for s in m.systems if s.recipe not in full and s.recipe in m.recipes]
+    full = {(s.recipe, s.on) for s in m.systems if s.variant == "full"}
+    small = [s for s in m.systems if (s.recipe, s.on) not in full and s.recipe in m.recipes]
     if small:
         blocks.append(
             Paragraph("Measured at reduced width only; at the paper's size each is trained, or goes on, with")
         )
-        blocks.append(Items(tuple(Code(m.command(s.recipe, "full")) for s in small)))
+        blocks.append(Items(tuple(Code(m.command(s.recipe, "full", s.on)) for s in small)))
     return blocks
 
 

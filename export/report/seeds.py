@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Literal
 
 from export.report import outdated
-from export.report.results import Light, System, key
+from export.report.results import Light, Row, System, key
 
-Own = Mapping[tuple[str, Literal["full", "reduced"]], System]
-"""(recipe, variant) -> its result of the recipe's own seed"""
+Own = Mapping[Row, System]
+"""its result of the recipe's own seed"""
 
 
 @dataclass(frozen=True)
@@ -24,11 +23,11 @@ class Repeat:
 
 def gathered(found: Sequence[System]) -> tuple[list[System], tuple[Repeat, ...]]:
     """Those of the recipes' own seeds, with accuracy and light as means over all seeds that compare; and the others."""
-    own = {(s.recipe, s.variant): s for s in found if not s.repeat}
-    alone = {s.key: _apart(own.get((s.recipe, s.variant)), s) for s in found if s.repeat}
+    own = {s.row: s for s in found if not s.repeat}
+    alone = {s.key: _apart(own.get(s.row), s) for s in found if s.repeat}
     repeats = tuple(Repeat(s, alone[s.key] or _begun_apart(own, s, alone)) for s in found if s.repeat)
     kept = [r.system for r in repeats if not r.why]
-    return [_mean(s, [t for t in kept if (t.recipe, t.variant) == of]) for of, s in own.items()], repeats
+    return [_mean(s, [t for t in kept if t.row == of]) for of, s in own.items()], repeats
 
 
 def _mean(own: System, others: list[System]) -> System:
@@ -68,10 +67,10 @@ def _trained_apart(own: System, s: System) -> str:
 def _begun_apart(own: Own, s: System, alone: Mapping[str, str]) -> str:
     """What else than the seed is different in what it begins with. alone: key of a repeat -> why it is itself apart."""
     for name in _ancestors(own, s):
-        its = own.get((name, s.variant))
+        its = own.get((name, s.variant, s.on))
         if its is None or its.seed == s.seed:  # a generator has no result; of this seed it has only the own one
             continue
-        other = key(name, s.variant == "reduced", s.seed)
+        other = key(name, s.variant == "reduced", s.seed, s.on)
         if other not in alone:
             return f"{other}, which it begins with, has no result, though its recipe's own seed has one"
         if alone[other]:
@@ -89,7 +88,7 @@ def _ancestors(own: Own, s: System) -> list[str]:
         for name in (*one.training.starts_from, *one.training.parts, *teachers):
             if name not in found:
                 found[name] = None
-                queue += [own[name, s.variant]] if (name, s.variant) in own else []
+                queue += [own[name, s.variant, s.on]] if (name, s.variant, s.on) in own else []
     return list(found)
 
 

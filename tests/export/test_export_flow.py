@@ -304,6 +304,28 @@ def test_folds_keep_people_apart_and_test_everybody_once(recipes: Path, data_roo
     assert not found.darkness
 
 
+def test_a_result_of_another_set_stands_beside_that_of_the_recipes_own(
+    recipes: Path, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, silent: Any
+) -> None:
+    _viri(data_root)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(command, "RECIPES", recipes)
+    for on in ([], ["--data", "viri"]):
+        for verb, more in (("train", []), ("score", ["--commit-results"])):
+            assert command.main([verb, str(recipes / "one.toml"), *on, *more, "--threads", "1"]) == 0
+    own, other = results.read_systems(tmp_path / "results" / "systems")
+    assert (own.key, own.dataset, own.headline.images) == ("one", "FER2013", 12)
+    assert (other.key, other.dataset) == ("one-on-viri", "VIRI")
+    assert command.main(["report", "--latency", "--threads", "1", "--out", str(tmp_path / "page")]) == 0
+    page = (tmp_path / "page" / "report.md").read_text()
+    assert "`one`" in page
+    assert "`one-on-viri`" in page
+    network = compare.trained(recipes, other)  # of its activation maps: that of the other set
+    assert network is not None
+    assert list(network.state_dict().values())[-1].shape == (len(other.labels),) != (len(own.labels),)
+
+
 def test_temporal_networks_are_tested_on_whole_sequences(data_root: Path) -> None:
     _ckplus(data_root)
     plan = recipe.Recipe.model_validate(
@@ -411,7 +433,7 @@ def test_the_papers_fusion_runs_on_a_folder_in_viri_layout(
     file.write_text(file.read_text().replace("frozen = true\n", ""))
     assert command.main(["train", str(file), "--data", "viri", "--threads", "1"]) == 0
     assert command.main(["score", str(file), "--data", "viri", "--threads", "1"]) == 0
-    found = results.read_one(recipes.parent / "runs" / "viri" / "early" / "early.json", results.System)
+    found = results.read_one(recipes.parent / "runs" / "viri" / "early" / "early-on-viri.json", results.System)
     assert found.labels == ("anger", "happiness", "sadness", "surprise", "neutral")
     assert found.simulated == ""
     assert found.headline.images == 5 * 2

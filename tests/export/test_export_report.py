@@ -239,8 +239,9 @@ def test_a_recipe_measured_at_both_sizes_has_both_rows(world: Path) -> None:
     small = system(variant="reduced", modes={"visible": mode(0.6)})
     assert results.write(small, world / "results" / "systems").name == "zou2021-pyconv-reduced.json"
     m = material.read(world / "results", world / "recipes", world)
-    assert [m.find("zou2021-pyconv", v) for v in ("full", "reduced")] == [system(), small]
-    assert [m.find("naseem2024-early", v) is None for v in ("full", "reduced")] == [False, False]
+    assert [m.find("zou2021-pyconv", s) for s in (system(), small)] == [system(), small]
+    assert [m.find("naseem2024-early", s) is None for s in (system(), small)] == [False, False]
+    assert m.find("zou2021-pyconv", system(on="viri")) is None  # nothing of that set to stand beside
 
 
 def test_what_is_measured_small_only_is_told_how_to_go_on(world: Path) -> None:

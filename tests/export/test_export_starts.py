@@ -235,7 +235,7 @@ def test_real_pairs_are_trained_and_scored_in_folds_by_person(
     assert "no rows are watched" in told
     assert "both trained on and tested on" not in told
     assert command.main(["score", *more, "nvie:group"]) == 0
-    found = results.read_one(Path("runs/nvie:group/early/early.json"), results.System)
+    found = results.read_one(Path("runs/nvie:group/early/early-on-nvie-group.json"), results.System)
     assert [fold.images for fold in found.folds] == [8, 8, 8]
     assert found.protocol.startswith("one group held out at a time")
     assert command.main(["train", *more, "nvie"]) == 0
