@@ -59,6 +59,8 @@ class Augment(_Section):
     """probability that infrared lies up to 6 % of the side off, beyond what a calibration leaves behind"""
     framed: float = Field(0.0, ge=0, le=1)
     """probability that a face is put on the template by its landmarks first, as on the device (`export.framing`)"""
+    mixed: float = Field(0.0, ge=0, le=1)
+    """probability that another training face is mixed into one, with up to half the share, and the targets alike"""
 
 
 class Step(_Section):

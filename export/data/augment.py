@@ -7,7 +7,7 @@ light is drawn for each lens by itself.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -84,24 +84,46 @@ def erase(rng: np.random.Generator, *views: U8) -> None:
         view[..., y : y + h, x : x + w] = rng.integers(0, 256)
 
 
-def pairs(faces: Faces, row: int, size: int, lenses: Sequence[str], rng: np.random.Generator, a: Augment) -> list[U8]:
+@dataclass(frozen=True)
+class Partner:
+    """Another face, by its row, that is mixed into an example, and the share 0..1 that the example's own face keeps."""
+
+    row: int
+    kept: float
+
+
+def draw_partner(count: int, rng: np.random.Generator, a: Augment) -> Partner | None:
+    """Mixup (Zhang et al. 2018, arXiv 1710.09412, section 2, alpha = 1) of ``a.mixed`` of the examples."""
+    if not a.mixed or rng.random() >= a.mixed:
+        return None
+    return Partner(int(rng.integers(count)), float(rng.uniform(0.5, 1.0)))
+
+
+def pairs(
+    faces: Faces,
+    row: int,
+    size: int,
+    lenses: Sequence[str],
+    rng: np.random.Generator,
+    a: Augment,
+    partner: Partner | None = None,
+) -> list[U8]:
     """[visible, infrared] of one example: uint8 [T, size, size] each, one geometry and one light for all frames.
 
     A lens that the network does not look at is left zero. Without a real infrared lens the near-infrared simulation
-    stands in for it.
+    stands in for it. A partner is mixed in before there is light: nothing in a car lights two faces differently.
     """
-    rows = [row] if faces.sequence is None else list(faces.sequence[row])
     m = draw_geometry(faces.images.shape[1], size, rng, a)
-    if a.framed and faces.onto is not None and rng.random() < a.framed:
-        m = m @ np.vstack((faces.onto[row], (0, 0, 1)))
+    framed = bool(a.framed) and faces.onto is not None and rng.random() < a.framed
+    shown = _shown(faces, row, m, framed, size)
+    if partner is not None:
+        shown = _mixed(shown, _shown(faces, partner.row, m, framed, size), partner.kept)
     optics, light = draw_optics(rng), int(rng.integers(2**32))
     if a.misregistered and rng.random() < a.misregistered:
         optics = replace(optics, shift=tuple(rng.uniform(-COARSE, COARSE, 2)))
-    views = [np.zeros((len(rows), size, size), np.uint8) for _ in range(2)]
-    for t, r in enumerate(rows):
-        face = warp(faces.images[r], m, size)
+    views = [np.zeros((len(shown), size, size), np.uint8) for _ in range(2)]
+    for t, (face, real) in enumerate(shown):
         if "infrared" in lenses:
-            real = None if faces.infrared is None else warp(faces.infrared[r], m, size)
             views[1][t] = simulate_nir(face, optics, rng) if real is None else real
         if "visible" in lenses:
             views[0][t] = relight(face, np.random.default_rng(light), a)
@@ -110,6 +132,28 @@ def pairs(faces: Faces, row: int, size: int, lenses: Sequence[str], rng: np.rand
     if a.black and rng.random() < a.black:
         _blacken(views[int(rng.integers(2))], rng)
     return views
+
+
+Shown = list[tuple[U8, U8 | None]]
+
+
+def _shown(faces: Faces, row: int, m: F64, framed: bool, size: int) -> Shown:
+    """Face and real infrared picture of every frame, uint8 [size, size] each, in a geometry that was drawn."""
+    if framed and faces.onto is not None:
+        m = m @ np.vstack((faces.onto[row], (0, 0, 1)))
+    rows = [row] if faces.sequence is None else list(faces.sequence[row])
+    real = [None if faces.infrared is None else warp(faces.infrared[r], m, size) for r in rows]
+    return [(warp(faces.images[r], m, size), x) for r, x in zip(rows, real, strict=True)]
+
+
+def _mixed(shown: Shown, others: Shown, kept: float) -> Shown:
+    def mean(one: U8, other: U8) -> U8:
+        return np.asarray(cv2.addWeighted(one, kept, other, 1 - kept, 0.0), np.uint8)
+
+    return [
+        (mean(face, other), None if real is None or its is None else mean(real, its))
+        for (face, real), (other, its) in zip(shown, others, strict=True)
+    ]
 
 
 def _blacken(view: U8, rng: np.random.Generator) -> None:
@@ -133,16 +177,30 @@ class PairDataset(Dataset[tuple[torch.Tensor, ...]]):
 
     def __getitem__(self, i: int) -> tuple[torch.Tensor, ...]:
         rng = np.random.default_rng((self.seed, self.epoch, i))
-        views = pairs(self.faces, i, self.size, self.lenses, rng, self.augment)
+        partner = draw_partner(len(self), rng, self.augment)
+        views = pairs(self.faces, i, self.size, self.lenses, rng, self.augment, partner)
         present = np.ones(2, np.float32)
         if rng.random() < self.augment.lens_lost:
             lost = int(rng.integers(2))
             present[lost] = 0.0
             views[lost][:] = 0
         visible, infrared = (torch.from_numpy(v[:, None] if self.faces.sequence is not None else v) for v in views)
+        return visible, infrared, torch.from_numpy(present), self._target(i, partner)
+
+    def _target(self, i: int, partner: Partner | None) -> torch.Tensor:
+        if not self.augment.mixed:
+            return self._own(i)
+        own = self._whole(i)
+        return own if partner is None else own * partner.kept + self._whole(partner.row) * (1 - partner.kept)
+
+    def _own(self, i: int) -> torch.Tensor:
         soft = self.faces.soft
-        target = torch.tensor(self.faces.labels[i]) if soft is None else torch.from_numpy(soft[i])
-        return visible, infrared, torch.from_numpy(present), target
+        return torch.tensor(self.faces.labels[i]) if soft is None else torch.from_numpy(soft[i])
+
+    def _whole(self, i: int) -> torch.Tensor:
+        """A target float32 [K]: the softened one, or a whole label."""
+        own = self._own(i)
+        return own if own.ndim else torch.nn.functional.one_hot(own, len(self.faces.classes)).float()
 
 
 def simulated_infrared(images: U8, seed: int) -> U8:
