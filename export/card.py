@@ -247,10 +247,9 @@ DARK = {
 
 
 def _darkness(results: dict[str, Any]) -> list[str]:
-    lines = [
-        f"Less light on the visible lens (simulated noise), {first(results)[0]}; infrared brings its own light:", "",
-    ]  # fmt: skip
     keys = [k for k in results["darkness"][0] if k != "gain"]
+    own = "" if keys == ["visible"] else "; infrared brings its own light"
+    lines = [f"Less light on the visible lens (simulated noise), {first(results)[0]}{own}:", ""]
     lines += ["| light | " + " | ".join(_real(DARK[k], results) for k in keys) + " |", "|---" * (len(keys) + 1) + "|"]
     for r in results["darkness"]:
         lines.append(f"| {r['gain']:g} | " + " | ".join(f"{r[k]:.2%}" for k in keys) + " |")

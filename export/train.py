@@ -162,10 +162,10 @@ def _check_rows(recipe: Recipe) -> None:
 
 def _check_targets(recipe: Recipe, file: Path) -> None:
     """Softened and mixed targets need the plain cross entropy. Raises RecipeError."""
-    if models.entry(recipe.model).make.loss is Network.loss:
-        return
-    for key in ("distil",) * bool(recipe.distil) + ("augment.mixed",) * bool(recipe.augment.mixed):
-        raise RecipeError(f"{file}: '{key}': the loss of {recipe.model.name} needs whole labels; take it out")
+    plain = models.entry(recipe.model).make.loss is Network.loss
+    for key, asked in (("distil", recipe.distil), ("augment.mixed", recipe.augment.mixed)):
+        if asked and not plain:
+            raise RecipeError(f"{file}: '{key}': the loss of {recipe.model.name} needs whole labels; take it out")
 
 
 def tell_unused(lines: Iterable[str], file: Path, say: Say) -> None:

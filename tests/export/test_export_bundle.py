@@ -330,5 +330,6 @@ def test_a_network_of_the_papers_becomes_a_bundle_the_device_runs(
     assert ("temporal" in json.loads((to / "manifest.json").read_text())) == (name == "singh")
     card = (to / "MODEL_CARD.md").read_text()
     assert "| light | " + ("visible alone" if made.needs == ("visible",) else "fused") in card
+    assert ("infrared brings its own light" in card) == (made.needs != ("visible",))
     assert ("**Simulated:**" in card) == bool(bundle.manifest.training.simulated) == ("infrared" in made.uses)
     open_network(bundle, Infer(threads=1)).close()
