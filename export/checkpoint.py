@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,10 +79,26 @@ def start(network: Network, part: str, path: Path) -> frozenset[str]:
     return frozenset(found[best])
 
 
+def start_with_mean(network: Network, paths: Sequence[Path]) -> None:
+    """Give ``network`` the mean of finished ones' weights and of their batch norms' statistics.
+
+    Raises InputError naming the first of other tensors than ``network``'s.
+    """
+    own = network.state_dict()
+    mean = {key: torch.zeros_like(tensor, dtype=torch.float64) for key, tensor in own.items()}
+    for path in paths:
+        given = _read(path)["network"]
+        if {key: t.shape for key, t in given.items()} != {key: t.shape for key, t in own.items()}:
+            raise InputError(f"{path}: another network than the recipe's; a soup is of one kind of network")
+        for key, tensor in given.items():
+            mean[key] += tensor.double() / len(paths)
+    network.load_state_dict({key: t.to(own[key].dtype) for key, t in mean.items()})
+
+
 def check_frozen(network: Network, recipe: Recipe, given: set[str]) -> None:
     """What no step of the recipe trains must have been given: it would stay as it was drawn, and nobody would see it.
 
-    given: names of the tensors that [start] brought. Raises RecipeError naming the first that is missing.
+    given: names of the tensors that [start] or a soup brought. Raises RecipeError naming the first that is missing.
     """
     missing = sorted(_untrained(network, recipe) - given)
     if not missing:

@@ -31,22 +31,22 @@ def kept(path: Path) -> dict[str, Any]:
     return state
 
 
-def training(job: Job, folds: list[checkpoint.Trained], start: dict[str, str]) -> Training:
-    """What all folds together cost; the rest is the first one's. ``start`` is that of the recipe as trained."""
+def training(job: Job, folds: list[checkpoint.Trained], begun_with: list[str]) -> Training:
+    """What all folds together cost; the rest is the first one's. begun_with: recipes, as trained."""
     total = {key: sum(t.spent[key] for t in folds) for key in ("cpu", "wall", "rows")}
     width = "as [reduced.model] of the recipe" if job.reduced else FULL
     made = folds[0].spent
     return Training(
         cpu_minutes=round(total["cpu"] / 60, 1), wall_minutes=round(total["wall"] / 60, 1), epochs=folds[0].epoch,
         images_seen=int(total["rows"]), width=width, precision=made["precision"],
-        budget_minutes=made["budget"], starts_from=tuple(dict.fromkeys(start.values())), parts=parts(job, start),
+        budget_minutes=made["budget"], starts_from=tuple(dict.fromkeys(begun_with)), parts=parts(job, begun_with),
     )  # fmt: skip
 
 
-def parts(job: Job, start: dict[str, str]) -> dict[str, float | None]:
+def parts(job: Job, begun_with: list[str]) -> dict[str, float | None]:
     """What every recipe cost that this one begins with, directly or through another: generators have no result."""
     found: dict[str, float | None] = {}
-    queue = list(start.values())
+    queue = list(begun_with)
     while queue:
         name = queue.pop(0)
         if name not in found:
@@ -62,7 +62,7 @@ def _part(job: Job, name: str) -> tuple[float | None, list[str]]:
     part = job.beside(name)
     try:
         own = train.own_cpu(part)
-        return None if own is None else round(own, 1), list(part.recipe.start.values())
+        return None if own is None else round(own, 1), [*part.recipe.start.values(), *part.recipe.soup]
     except InputError:  # a figure that is not known keeps no other from being known
         return None, []
 

@@ -163,6 +163,9 @@ class Recipe(_Section):
     """part of the network -> recipe whose trained weights it begins with (that recipe is trained first), or a
     torchvision-style ResNet state dict (.pth), of which every tensor that fits is taken. What is frozen must all be
     given: ImageNet's ResNet-18 has the stem of ``stem = 7, stem_stride = 2``"""
+    soup: list[str] = Field(default_factory=list)
+    """recipes of the same network: it begins with the mean of their trained weights (a name given twice counts twice)
+    and has no [start]; Wortsman et al. 2022, "Model soups", section 2"""
     distil: Distil | None = None
     augment: Augment = Augment()
     training: Training = Training()

@@ -75,7 +75,7 @@ def score(job: Job, say: Say) -> System:
     then = provenance.trained(job.out / parts[0].name)
     return System(
         **found, machine=Machine(**trained[0].spent["machine"]), trained=then,
-        training=provenance.training(job, trained, then.start),
+        training=provenance.training(job, trained, [*then.start.values(), *then.soup]),
         protocol=protocol.line(recipe, len(parts[0].train), sum(len(x.labels) for x in answers)),
         curve=provenance.curve(job.out / parts[0].name),
         extra=_extra(trained[0].model, Answers.pooled(answers)),

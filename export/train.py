@@ -76,9 +76,11 @@ def train(job: Job, say: Say) -> list[Path]:
     """Returns the finished networks' files, one per fold. Raises ExportError with one line."""
     recipe = job.recipe
     _check_targets(recipe, job.file)
+    if recipe.soup and recipe.start:
+        raise RecipeError(f"{job.file}: 'soup': all weights are its mean, nothing is left for [start]; take one out")
     for name in parents(recipe):
         if name == recipe.name:
-            raise RecipeError(f"{job.file}: the recipe starts from itself ('start' or 'distil.teachers')")
+            raise RecipeError(f"{job.file}: the recipe starts from itself ('start', 'soup' or 'distil.teachers')")
         protocol.check_start(recipe, job.beside(name).recipe)
         if not _finished(job.beside(name)):
             _check_rows(recipe)
@@ -129,7 +131,7 @@ def total_cpu(job: Job) -> float | None:
 
 def parents(recipe: Recipe) -> list[str]:
     """The recipes whose trained networks this one needs."""
-    names = [*recipe.start.values(), *(recipe.distil.teachers if recipe.distil else ())]
+    names = [*recipe.start.values(), *recipe.soup, *(recipe.distil.teachers if recipe.distil else ())]
     return [name for name in dict.fromkeys(names) if not name.endswith(FOREIGN)]
 
 
@@ -162,9 +164,8 @@ def _check_rows(recipe: Recipe) -> None:
 
 def _check_targets(recipe: Recipe, file: Path) -> None:
     """Softened and mixed targets need the plain cross entropy. Raises RecipeError."""
-    plain = models.entry(recipe.model).make.loss is Network.loss
     for key, asked in (("distil", recipe.distil), ("augment.mixed", recipe.augment.mixed)):
-        if asked and not plain:
+        if asked and models.entry(recipe.model).make.loss is not Network.loss:
             raise RecipeError(f"{file}: '{key}': the loss of {recipe.model.name} needs whole labels; take it out")
 
 
@@ -250,6 +251,10 @@ def _given(job: Job, fold: str, name: str) -> Path:
 def built(job: Job, recipe: Recipe, classes: int, fold: str, say: Say) -> Network:
     """The network with the weights it starts from. Raises RecipeError where some would stay random and frozen."""
     network, given = models.build(recipe.model, classes), set[str]()
+    if recipe.soup:
+        checkpoint.start_with_mean(network, [_given(job, fold, name) for name in recipe.soup])
+        given = set(network.state_dict())
+        say(f"{recipe.name}: mean of {', '.join(recipe.soup)}")
     for part, name in recipe.start.items():
         if name.endswith(FOREIGN):
             taken = start_from_file(checkpoint.submodule(network, part), Path(name))

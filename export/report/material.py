@@ -44,6 +44,7 @@ class Plan:
     start: dict[str, str] = field(default_factory=dict)
     """part of the network -> recipe that it begins with"""
     teachers: tuple[str, ...] = ()
+    soup: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Material:
         queue = [*made, *self.bundles]
         while queue:
             plan = self.recipes.get(queue.pop())
-            further = {*plan.start.values(), *plan.teachers} - made if plan else set()
+            further = {*plan.start.values(), *plan.soup, *plan.teachers} - made if plan else set()
             made |= further
             queue += further
         return made
@@ -197,5 +198,5 @@ def _plan(path: Path) -> Plan:
     return Plan(
         recipe, paper, said("title", recipe), path, f"python -m export train {where}", said("note"), said("caveat"),
         said("family", "early"), said("role", "system"), dict(raw.get("start", {})),
-        tuple(raw.get("distil", {}).get("teachers", ())),
+        tuple(raw.get("distil", {}).get("teachers", ())), tuple(raw.get("soup", ())),
     )  # fmt: skip

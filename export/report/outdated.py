@@ -11,7 +11,7 @@ from export.report.results import Trained
 
 PARTS = {
     "augment": "other views", "training": "another schedule", "model": "another network", "start": "other beginnings",
-    "distil": "other teachers", "crop": "another crop",
+    "soup": "another soup", "distil": "other teachers", "crop": "another crop",
 }  # fmt: skip
 """part of a recipe -> how the line says that it has changed since"""
 

@@ -148,6 +148,7 @@ class Trained(Part):
     """step -> ((crop side in pixels, epochs), ...) as the budget paid for; {}: nothing was trained, or the plan is
     lost"""
     start: dict[str, str] = {}
+    soup: tuple[str, ...] = ()
     distil: dict[str, Any] | None = None
     crop: int = 48
 

@@ -82,10 +82,10 @@ def test_a_result_notes_what_its_parts_cost_though_they_have_none(file: Path) ->
         kept = checkpoint.finished(made, plan, (), "", {"epochs": 1, "cpu": 60.0 * len(name)})
         checkpoint.write(runs / name / train.NETWORK, kept)
     job = train.Job(folder / "three.toml", runs / "three")
-    assert provenance.parts(job, begun["three"]) == {"two": 3.0, "one": 3.0, "gone": None, "x.pth": None}
-    assert provenance.parts(job.beside("one"), {}) == {}
+    assert provenance.parts(job, list(begun["three"].values())) == {"two": 3.0, "one": 3.0, "gone": None, "x.pth": None}
+    assert provenance.parts(job.beside("one"), []) == {}
     (runs / "two" / train.NETWORK).write_bytes(b"torn")
-    assert provenance.parts(job, begun["three"])["two"] is None
+    assert provenance.parts(job, list(begun["three"].values()))["two"] is None
 
 
 def _toml(start: dict[str, str]) -> str:

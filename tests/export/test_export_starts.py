@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch", reason="needs the export extra")
 for needed in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(needed, reason="needs the export and cpu extras")
 from export import __main__ as command  # noqa: E402
-from export import checkpoint, train  # noqa: E402
+from export import checkpoint, score, train  # noqa: E402
 from export.errors import InputError, RecipeError  # noqa: E402
 from export.report import results  # noqa: E402
 
@@ -240,3 +240,33 @@ def test_real_pairs_are_trained_and_scored_in_folds_by_person(
     assert found.protocol.startswith("one group held out at a time")
     assert command.main(["train", *more, "nvie"]) == 0
     assert "nvie: 3 people are both trained on and tested on; --data nvie:person keeps" in capsys.readouterr().err
+
+
+@pytest.fixture
+def soup(recipes: Path) -> Path:
+    """Recipes "two", as "one" of another seed, and "soup", a third of "one" and two of "two"."""
+    (recipes / "two.toml").write_text(ONE.replace('"one"', '"two"\nseed = 2'))
+    file = recipes / "soup.toml"
+    file.write_text('soup = ["one", "two", "two"]\n' + ONE.replace('"one"', '"soup"').replace(STEP, ""))
+    return file
+
+
+def test_a_soup_is_the_mean_of_what_was_trained(recipes: Path, soup: Path, silent: Any) -> None:
+    (path,) = train.train(_job(recipes, "soup"), silent)
+    one, two, mean = (_state(path.parents[1] / name / train.NETWORK)["network"] for name in ("one", "two", "soup"))
+    moved = [key for key in one if one[key].is_floating_point() and not torch.equal(one[key], two[key])]
+    assert "fc.weight" in moved
+    for key in moved:
+        torch.testing.assert_close(mean[key], (one[key] + 2 * two[key]) / 3)
+    found = score.score(_job(recipes, "soup"), silent)
+    assert found.training.starts_from == ("one", "two")
+    assert (found.training.epochs, found.training.images_seen) == (0, 0)
+
+
+def test_a_soup_of_another_network_or_beside_a_start_is_refused(recipes: Path, soup: Path, silent: Any) -> None:
+    soup.write_text(soup.read_text().replace("widths = [4,", "widths = [8,"))
+    with pytest.raises(InputError, match=r"one/network\.pt: another network than the recipe's"):
+        train.train(_job(recipes, "soup"), silent)
+    soup.write_text(soup.read_text() + '[start]\n"" = "one"\n')
+    with pytest.raises(RecipeError, match=r"'soup': all weights are its mean, nothing is left for \[start\]"):
+        train.train(_job(recipes, "soup"), silent)
