@@ -205,7 +205,7 @@ def _train(args: argparse.Namespace, say: Progress) -> None:
 
 def _score(args: argparse.Namespace, say: Progress) -> None:
     from export import compare, score, train
-    from export.report import results
+    from export.report import files
 
     job = train.Job(args.recipe, args.out, args.reduced, data=args.data, seed=args.seed)
     if args.plan.model.name == train.GENERATOR:
@@ -219,9 +219,9 @@ def _score(args: argparse.Namespace, say: Progress) -> None:
         return
     found = score.score(job, say)
     print(score.table(found))
-    say(f"results: {results.write(found, args.out)}")
+    say(f"results: {files.write(found, args.out)}")
     if args.commit_results:
-        say(f"results: {results.write(found, RESULTS / 'systems')}")
+        say(f"results: {files.write(found, RESULTS / 'systems')}")
 
 
 def _report_page(args: argparse.Namespace, say: Progress) -> None:

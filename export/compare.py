@@ -13,7 +13,7 @@ from export.data.faces import Faces
 from export.errors import ExportError
 from export.models.network import Network
 from export.recipe import Recipe
-from export.report import cost, outdated, results
+from export.report import cost, files, outdated, results
 from export.report.page import Networks
 from export.report.results import System, Training
 from export.train import Job
@@ -27,7 +27,7 @@ def missing(recipes: Path, into: Path, reduced: bool, minutes: float | None, say
     """Train and score what has no results file. A recipe that cannot run here (a set that is not there, a backbone
     without torchvision) is named and passed over; the report then has its row without figures. A result that is not of
     what its recipe says today is named and left: it is for whoever asked for it to throw away."""
-    have = {s.key: s for s in results.read_systems(into)}
+    have = {s.key: s for s in files.read_systems(into)}
     if untold := [key for key, s in have.items() if s.trained is None]:
         say(f"{len(untold)} results do not say what they were trained with: {', '.join(untold)}")
     for file in sorted(recipes.glob("*.toml")):
@@ -50,7 +50,7 @@ def _make(job: Job, have: dict[str, System], into: Path, say: Say) -> None:
         _tell_outdated(known, job, into, say)
     else:
         train.train(job, say)
-        results.write(score.score(job, say), into)
+        files.write(score.score(job, say), into)
 
 
 def _tell_outdated(known: System, job: Job, into: Path, say: Say) -> None:
@@ -65,7 +65,7 @@ def _generator(job: Job, into: Path, say: Say) -> None:
     if job.recipe.data.name != train.SCENES or job.seed is not None:
         return
     file = into / FUSION
-    about = results.read_one(file, results.PixelFusion).about if file.is_file() else None
+    about = files.read_one(file, results.PixelFusion).about if file.is_file() else None
     if about is None or job.recipe.name not in about.recipes:
         train.train(job, say)
         fusion(job, into, say)
@@ -126,19 +126,19 @@ def time_all(recipes: Path, into: Path, say: Say) -> None:
     What was measured when a system was scored rests on how busy the machine was just then; only this can be compared.
     Where a system's weights are not here, random ones of the same shapes take the same time, and so do other seeds.
     """
-    systems = {s.key: s for s in results.read_systems(into) if not s.repeat}
+    systems = {s.key: s for s in files.read_systems(into) if not s.repeat}
     with tempfile.TemporaryDirectory() as scratch:
-        files = {}
+        graphs = {}
         for key, system in systems.items():
             network = trained(recipes, system) or _untrained(recipes, system)
             if network is not None:
                 say(f"\rgraphs of {key}")
                 (own := Path(scratch) / key).mkdir()
                 side = recipe.read(recipes / f"{system.recipe}.toml", data=system.on).crop
-                files[key] = score.graphs(network, side, own)
-        for key, measured in cost.latencies(files).items():
+                graphs[key] = score.graphs(network, side, own)
+        for key, measured in cost.latencies(graphs).items():
             say(f"{key}: {measured.median:.2f} ms, p95 {measured.p95:.2f}")
-            results.write(systems[key].model_copy(update={"latency_ms": measured}), into)
+            files.write(systems[key].model_copy(update={"latency_ms": measured}), into)
 
 
 def trained(recipes: Path, system: System) -> Network | None:

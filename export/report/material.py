@@ -9,7 +9,7 @@ from pathlib import Path
 
 from export import recipe as recipes
 from export.errors import RecipeError
-from export.report import outdated, published, results, seeds, singles
+from export.report import files, outdated, published, seeds, singles
 from export.report.document import Code, Strong, Text
 from export.report.results import PixelFusion, Published, System
 from export.report.seeds import Repeat
@@ -170,10 +170,10 @@ class Material:
 
 def read(results_dir: Path, recipes_dir: Path, pictures: Path) -> Material:
     """Raises InputError naming a broken result, RecipeError naming a broken recipe."""
-    systems, repeats = seeds.gathered(results.read_systems(results_dir / "systems"))
+    systems, repeats = seeds.gathered(files.read_systems(results_dir / "systems"))
     fused = results_dir / "pixel-fusion.json"
     papers, literature = published.read()
-    fusion = results.read_one(fused, PixelFusion) if fused.is_file() else None
+    fusion = files.read_one(fused, PixelFusion) if fused.is_file() else None
     plans = [_plan(path) for path in sorted(recipes_dir.glob("*.toml"))]
     bundles = frozenset(p.recipe for p in plans if (results_dir / f"{p.recipe}.json").is_file())
     return Material(systems, {p.recipe: p for p in plans}, fusion, papers, literature, pictures, bundles, repeats)

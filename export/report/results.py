@@ -1,4 +1,4 @@
-"""The form of a result: one small JSON file per trained recipe, ``export/results/systems/KEY.json``, and its readers.
+"""The form of a result: one small JSON file per trained recipe, ``export/results/systems/KEY.json``.
 
 Shares (accuracy, precision, ...) are 0..1; published figures stay as their paper prints them. Unknown keys are an
 error, so that a file never says something the report leaves out.
@@ -6,15 +6,10 @@ error, so that a file never says something the report leaves out.
 
 from __future__ import annotations
 
-import json
-import re
 import statistics
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-
-from export.errors import InputError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Status = Literal["same protocol", "other protocol", "not reproducible here", "claim"]
@@ -289,46 +284,3 @@ class PixelFusion(Part):
         if len({frozenset(row) for row in self.methods.values()}) != 1:
             raise ValueError("every method must have the same metrics")
         return self
-
-
-Kind = TypeVar("Kind", bound=Part)
-_NUMBERS = re.compile(r"\[\n[-+\d.,\seEnul]*\n\s*\]")
-"""a list of bare numbers, which reads better on one line"""
-
-
-def read_one(path: Path, kind: type[Kind]) -> Kind:
-    """Raises InputError of one line that names the file and the first key that is wrong."""
-    remedy = "make it anew with its command"
-    try:
-        return kind.model_validate_json(path.read_bytes(), strict=True)
-    except OSError as e:
-        raise InputError(f"{path}: unreadable ({e.strerror})") from None
-    except ValidationError as e:
-        first = e.errors(include_url=False)[0]
-        key = ".".join(map(str, first["loc"])) or "file"
-        said = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
-        raise InputError(f"{path}: '{key}': {' '.join(said.split())}; {remedy}") from None
-
-
-def read_systems(folder: Path) -> list[System]:
-    """Every ``*.json`` of the folder, by paper, then systems before ablations and comparisons, then by name.
-
-    Raises InputError when a file is broken or two files speak of one recipe.
-    """
-    found: dict[str, System] = {}
-    for path in sorted(folder.glob("*.json")):
-        system = read_one(path, System)
-        if system.key in found:
-            raise InputError(f"{path}: 'recipe': a second result of {system.key}; delete the older file")
-        found[system.key] = system
-    rank = ("system", "ablation", "comparison")
-    return sorted(found.values(), key=lambda s: (s.paper, rank.index(s.role), s.key))
-
-
-def write(system: System, folder: Path) -> Path:
-    """``folder/KEY.json``, in the order of the fields, fit for version control."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{system.key}.json"
-    text = json.dumps(system.model_dump(mode="json"), indent=1, ensure_ascii=False)
-    path.write_text(_NUMBERS.sub(lambda m: " ".join(m.group().split()), text) + "\n", encoding="utf-8")
-    return path

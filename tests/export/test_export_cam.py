@@ -18,7 +18,7 @@ from export.data.faces import Faces  # noqa: E402
 from export.errors import UsageError  # noqa: E402
 from export.models import naseem  # noqa: E402
 from export.models.network import Network  # noqa: E402
-from export.report import cam, results, write_report  # noqa: E402
+from export.report import cam, files, results, write_report  # noqa: E402
 
 pytestmark = pytest.mark.torch
 SIZE = 16
@@ -231,8 +231,8 @@ def test_the_page_shows_the_maps_and_says_where_there_is_none(tmp_path: Path) ->
     mode_of_two = {**mode(), "confusion": ((150, 0), (0, 150))}
     for name in ("sees", "blind", "untrained"):
         one = system(name, labels=("left", "right"), modes={"both": mode_of_two}, simulated="the infrared lens")
-        results.write(one, tmp_path / "results" / "systems")
-    results.write(system("other-classes"), tmp_path / "results" / "systems")
+        files.write(one, tmp_path / "results" / "systems")
+    files.write(system("other-classes"), tmp_path / "results" / "systems")
     other = replace(_faces(), classes=LABELS)
     asked: list[str] = []
 
@@ -252,7 +252,7 @@ def test_the_page_shows_the_maps_and_says_where_there_is_none(tmp_path: Path) ->
 
 def test_a_page_without_weights_says_what_the_maps_need(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the report's figures")
-    results.write(system("untrained"), tmp_path / "results" / "systems")
+    files.write(system("untrained"), tmp_path / "results" / "systems")
     page = write_report(tmp_path / "results", tmp_path, tmp_path / "out", str, networks=lambda s: None).read_text()
     assert "Not drawn: they need the test faces (EDGEFER_DATA) and the trained weights (runs/)." in page
     assert "Gradient-weighted" not in page

@@ -17,7 +17,7 @@ for needed in ("onnx", "onnxscript", "onnxruntime", "matplotlib"):
 
 from export import compare, train  # noqa: E402
 from export.errors import InputError  # noqa: E402
-from export.report import results, write_report  # noqa: E402
+from export.report import files, results, write_report  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("default")]
 SCENES = """
@@ -68,7 +68,7 @@ def table(world: Path) -> Path:
 
 
 def test_the_table_says_how_its_generator_was_made(world: Path, table: Path) -> None:
-    about = results.read_one(table, results.PixelFusion).about
+    about = files.read_one(table, results.PixelFusion).about
     assert (about.recipes, about.seed, about.pairs, len(about.data_fingerprint)) == (("scenes",), 3, 15, 64)
     assert about.machine is not None
     assert about.training is not None
@@ -85,7 +85,7 @@ def test_the_table_says_how_its_generator_was_made(world: Path, table: Path) -> 
 
 def test_other_training_pairs_are_another_fingerprint_and_held_out_ones_are_not(world: Path, table: Path) -> None:
     job = train.Job(world / "recipes" / "scenes.toml", world / "runs" / "scenes")
-    before = results.read_one(table, results.PixelFusion).about.data_fingerprint
+    before = files.read_one(table, results.PixelFusion).about.data_fingerprint
     folder = world / "data" / "ir_visible_pairs"
     for name, same in (("RoadScene_016_vi.png", True), ("RoadScene_000_ir.png", False)):
         cv2.imwrite(str(folder / name), np.zeros((40, 40), np.uint8))

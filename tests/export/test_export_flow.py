@@ -21,7 +21,7 @@ from export.data import augment, fer2013  # noqa: E402
 from export.data.faces import Faces  # noqa: E402
 from export.errors import InputError, RecipeError, UsageError  # noqa: E402
 from export.models import naseem  # noqa: E402
-from export.report import results  # noqa: E402
+from export.report import files, results  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("default")]
 SINGLE = """
@@ -95,7 +95,7 @@ def test_a_late_fusion_trains_what_it_starts_from_and_is_scored(recipes: Path) -
     assert len(found.darkness) == 7
     assert found.extra["weight of visible"] + found.extra["weight of infrared"] == pytest.approx(1)
     assert "simulation" in found.simulated
-    again = results.read_one(results.write(found, runs), results.System)
+    again = files.read_one(files.write(found, runs), results.System)
     assert again == found
 
 
@@ -314,7 +314,7 @@ def test_a_result_of_another_set_stands_beside_that_of_the_recipes_own(
     for on in ([], ["--data", "viri"]):
         for verb, more in (("train", []), ("score", ["--commit-results"])):
             assert command.main([verb, str(recipes / "one.toml"), *on, *more, "--threads", "1"]) == 0
-    own, other = results.read_systems(tmp_path / "results" / "systems")
+    own, other = files.read_systems(tmp_path / "results" / "systems")
     assert (own.key, own.dataset, own.headline.images) == ("one", "FER2013", 12)
     assert (other.key, other.dataset) == ("one-on-viri", "VIRI")
     assert command.main(["report", "--latency", "--threads", "1", "--out", str(tmp_path / "page")]) == 0
@@ -360,10 +360,10 @@ def test_one_command_trains_scores_and_draws(
     assert command.main(["report", "--train", "--threads", "1", "--out", str(tmp_path / "page")]) == 0
     assert "vgg: passed over: [model] backbone = 'nonesuch'" in capsys.readouterr().err
     page = (tmp_path / "page" / "report.md").read_text()
-    before = {s.key: s for s in results.read_systems(tmp_path / "results" / "systems")}
+    before = {s.key: s for s in files.read_systems(tmp_path / "results" / "systems")}
     shutil.rmtree(tmp_path / "runs")  # the time rests on the network, not on its weights
     assert command.main(["report", "--latency", "--threads", "1", "--out", str(tmp_path / "page")]) == 0
-    after = {s.key: s for s in results.read_systems(tmp_path / "results" / "systems")}
+    after = {s.key: s for s in files.read_systems(tmp_path / "results" / "systems")}
     assert all(after[k].latency_ms != s.latency_ms and after[k].modes == s.modes for k, s in before.items())
     assert {p.stem for p in (tmp_path / "results" / "systems").glob("*.json")} == {"one", "two", "early", "late"}
     assert "not trained yet" in page
@@ -433,7 +433,7 @@ def test_the_papers_fusion_runs_on_a_folder_in_viri_layout(
     file.write_text(file.read_text().replace("frozen = true\n", ""))
     assert command.main(["train", str(file), "--data", "viri", "--threads", "1"]) == 0
     assert command.main(["score", str(file), "--data", "viri", "--threads", "1"]) == 0
-    found = results.read_one(recipes.parent / "runs" / "viri" / "early" / "early-on-viri.json", results.System)
+    found = files.read_one(recipes.parent / "runs" / "viri" / "early" / "early-on-viri.json", results.System)
     assert found.labels == ("anger", "happiness", "sadness", "surprise", "neutral")
     assert found.simulated == ""
     assert found.headline.images == 5 * 2

@@ -13,7 +13,7 @@ for needed in ("onnx", "onnxscript", "onnxruntime", "matplotlib"):
     pytest.importorskip(needed, reason="needs the export and cpu extras")
 
 from export import budget, checkpoint, compare, models, provenance, recipe, score, train  # noqa: E402
-from export.report import cells, outdated, results, write_report  # noqa: E402
+from export.report import cells, files, outdated, results, write_report  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("default")]
 ONE = """
@@ -65,7 +65,7 @@ def test_a_result_says_what_was_trained_and_not_what_the_recipe_says_by_now(
     assert found.trained.planned == {"joined": ((12, 3), (16, 3))}
     assert found.training.budget_minutes == 0.1
     assert outdated.changed(found.trained, recipe.read(file)) == "with other views than the recipe's of today"
-    assert results.read_one(results.write(found, file.parent), results.System) == found
+    assert files.read_one(files.write(found, file.parent), results.System) == found
     (job.out / budget.PLAN).write_text("{")
     assert provenance.trained(job.out).planned == {}, "nobody can tell how many epochs the budget paid for"
 
@@ -115,12 +115,12 @@ def test_keys_that_came_since_are_at_their_defaults_and_gone_ones_differ(file: P
 def test_an_outdated_result_is_named_and_left_alone(file: Path, tmp_path: Path) -> None:
     """Nothing is trained: there are no data here. Of an older result nobody can tell."""
     into = tmp_path / "results" / "systems"
-    results.write(system("one", trained=_then(file).model_dump()), into)
+    files.write(system("one", trained=_then(file).model_dump()), into)
     said: list[str] = []
     compare.missing(file.parent, into, False, None, said.append)
     assert said == []
     _change(file, "zoom = 0.1", "zoom = 0.3")
-    results.write(system("older"), into)
+    files.write(system("older"), into)
     compare.missing(file.parent, into, False, None, said.append)
     assert said == [
         "1 results do not say what they were trained with: older",
@@ -130,8 +130,8 @@ def test_an_outdated_result_is_named_and_left_alone(file: Path, tmp_path: Path) 
 
 
 def test_the_page_marks_the_row(file: Path, tmp_path: Path) -> None:
-    results.write(system("one", trained=_then(file).model_dump()), tmp_path / "results" / "systems")
-    results.write(system("older"), tmp_path / "results" / "systems")
+    files.write(system("one", trained=_then(file).model_dump()), tmp_path / "results" / "systems")
+    files.write(system("older"), tmp_path / "results" / "systems")
     _change(file, "zoom = 0.1", "zoom = 0.3")
     write_report(tmp_path / "results", file.parent, tmp_path / "out", lambda line: None)
     rows = [line for line in (tmp_path / "out" / "report.md").read_text().splitlines() if line.startswith("| ")]

@@ -16,7 +16,18 @@ pytest.importorskip("matplotlib", reason="the report's figures")
 from report_samples import estimate, mode, system
 
 from export.errors import InputError, RecipeError
-from export.report import as_html, as_markdown, benches, cells, material, published, results, sections, write_report
+from export.report import (
+    as_html,
+    as_markdown,
+    benches,
+    cells,
+    files,
+    material,
+    published,
+    results,
+    sections,
+    write_report,
+)
 from export.report.document import Code, Document, Heading, Items, Paragraph, Strong, Table
 from export.report.results import AboutFusion, Fold, PixelFusion
 
@@ -62,14 +73,14 @@ def _markdown_rows(text: str) -> list[list[str]]:
 def make_world(tmp_path: Path) -> Path:
     """A results folder and a recipes folder with two trained recipes of the three, and pixel fusion."""
     folder = tmp_path / "results" / "systems"
-    results.write(system(), folder)
+    files.write(system(), folder)
     early = system(
         "naseem2024-early", paper="naseem2024", title="Early fusion", family="early", modes={"both": mode(0.7)},
         lenses=("visible", "infrared"), simulated="the infrared lens",
         darkness=[{"gain": 1.0, "accuracy": 0.66}, {"gain": 0.1, "accuracy": 0.44}],
     )  # fmt: skip
-    results.write(early, folder)
-    results.write(_variant("naseem2024-early-1step", "1-step training", estimate(0.6)), folder)
+    files.write(early, folder)
+    files.write(_variant("naseem2024-early-1step", "1-step training", estimate(0.6)), folder)
     (tmp_path / "results" / "pixel-fusion.json").write_text(json.dumps({
         "methods": {"average": {"EN": 6.5, "SSIM": 0.7}, "WGAN": {"EN": 6.9, "SSIM": 0.75}},
         "about": {"pairs": 75, "command": "python -m export fuse", "seen": "day",
@@ -208,7 +219,7 @@ def test_a_fusion_stands_beside_the_singles_it_is_made_of_in_every_light(world: 
     folder = world / "results" / "systems"
     light = [{"gain": 1.0, "accuracy": 0.5}, {"gain": 0.1, "accuracy": 0.45}]
     for name, family in (("naseem2024-eye", "visible"), ("naseem2024-blend", "msx")):
-        results.write(system(name, paper="naseem2024", family=family, darkness=light), folder)
+        files.write(system(name, paper="naseem2024", family=family, darkness=light), folder)
     (world / "recipes" / "early.toml").write_text(
         'name = "naseem2024-early"\n[start]\n"branches.visible" = "naseem2024-eye"\n'
         '"branches.infrared" = "naseem2024-heat"\n"branches.msx" = "naseem2024-blend"\n'
@@ -237,7 +248,7 @@ def test_claims_and_what_cannot_be_reproduced_are_told(page: Page) -> None:
 
 def test_a_recipe_measured_at_both_sizes_has_both_rows(world: Path) -> None:
     small = system(variant="reduced", modes={"visible": mode(0.6)})
-    assert results.write(small, world / "results" / "systems").name == "zou2021-pyconv-reduced.json"
+    assert files.write(small, world / "results" / "systems").name == "zou2021-pyconv-reduced.json"
     m = material.read(world / "results", world / "recipes", world)
     assert [m.find("zou2021-pyconv", s) for s in (system(), small)] == [system(), small]
     assert [m.find("naseem2024-early", s) is None for s in (system(), small)] == [False, False]
@@ -246,7 +257,7 @@ def test_a_recipe_measured_at_both_sizes_has_both_rows(world: Path) -> None:
 
 def test_what_is_measured_small_only_is_told_how_to_go_on(world: Path) -> None:
     (world / "results" / "systems" / "zou2021-pyconv.json").unlink()
-    results.write(system(variant="reduced"), world / "results" / "systems")
+    files.write(system(variant="reduced"), world / "results" / "systems")
     blocks = sections.provenance(material.read(world / "results", world / "recipes", world))
     assert [line.text.endswith("recipes/done.toml") for line in blocks[-1].lines] == [True]
 
@@ -317,7 +328,7 @@ def test_a_result_that_is_no_json_and_one_told_twice_are_refused(world: Path) ->
     path.write_text("{")
     with pytest.raises(InputError, match=r"more\.json: 'file': Invalid JSON"):
         _write(world)
-    path.write_text(results.write(system(), world / "elsewhere").read_text())
+    path.write_text(files.write(system(), world / "elsewhere").read_text())
     with pytest.raises(InputError, match="a second result of zou2021-pyconv"):
         _write(world)
 
@@ -330,8 +341,8 @@ def test_a_broken_recipe_is_named(world: Path) -> None:
 
 def test_a_result_survives_its_file(tmp_path: Path) -> None:
     one = system()
-    path = results.write(one, tmp_path)
-    assert results.read_systems(tmp_path) == [one]
+    path = files.write(one, tmp_path)
+    assert files.read_systems(tmp_path) == [one]
     assert "[ 60, 20, 20 ]" in path.read_text()
 
 
@@ -346,7 +357,7 @@ def test_the_cost_of_a_recipe_includes_what_it_begins_with(world: Path) -> None:
     def add(recipe: str, **changes: Any) -> None:
         variant = changes.pop("variant", "full")
         plan = system().training.model_dump() | {"starts_from": ("zou2021-pyconv",), **changes}
-        results.write(system(recipe, training=plan, variant=variant), world / "results" / "systems")
+        files.write(system(recipe, training=plan, variant=variant), world / "results" / "systems")
 
     add("next")
     add("lost", starts_from=("gone", "next"))

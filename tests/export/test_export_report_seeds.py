@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("matplotlib", reason="the report's figures")
 from report_samples import estimate, mode, system
 
-from export.report import bars, cells, material, results, seeds, write_report
+from export.report import bars, cells, files, material, seeds, write_report
 from export.report.results import System
 
 TRAINED = {"model": {"name": "pyconv-se"}, "augment": {"zoom": 0.1}, "training": {}}
@@ -110,7 +110,7 @@ def test_what_is_taught_by_networks_trained_otherwise_is_in_no_mean() -> None:
 
 def _drawn(tmp_path: Path, *found: System) -> str:
     for s in found:
-        results.write(s, tmp_path / "results" / "systems")
+        files.write(s, tmp_path / "results" / "systems")
     write_report(tmp_path / "results", tmp_path / "none", tmp_path / "out", lambda line: None)
     return (tmp_path / "out" / "report.md").read_text()
 
@@ -147,7 +147,7 @@ def test_the_bar_of_the_light_is_judged_on_the_means(tmp_path: Path, other: floa
     eye = {"recipe": "eye", "paper": "naseem2024", "family": "visible"}
     found = [_of(1, 0.7, 0.5, **fused), _of(2, 0.7, other, **fused), _of(1, 0.6, 0.51, **eye), _of(2, 0.6, 0.49, **eye)]
     for s in found:
-        results.write(s, tmp_path / "systems")
+        files.write(s, tmp_path / "systems")
     (row,) = (j for j in bars.judge(material.read(tmp_path, tmp_path, tmp_path)) if "both" in j.what)
     assert row.verdict == verdict
     assert row.reached.endswith("(light × 0.1, mean of 2 seeds) against the best of eye (mean of 2 seeds)")

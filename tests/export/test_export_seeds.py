@@ -17,7 +17,7 @@ for needed in ("onnx", "onnxscript", "onnxruntime", "matplotlib"):
 from export import __main__ as command  # noqa: E402
 from export import budget, checkpoint, compare, protocol, score, train  # noqa: E402
 from export.errors import InputError  # noqa: E402
-from export.report import material, results  # noqa: E402
+from export.report import files, material  # noqa: E402
 from export.report.results import System  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("default")]
@@ -68,7 +68,7 @@ def test_another_seed_has_its_own_runs_and_result_and_the_report_their_mean(reci
     runs, into = recipes.parent / "runs", recipes.parent / "results" / "systems"
     assert {p.name: _seed_of(p) for p in (runs / "seed-2").iterdir()} == {"early": 2, "one": 2}
     assert [_seed_of(runs / name) for name in ("early", "one")] == [1, 1]
-    own, other = (results.read_one(into / f"{name}.json", System) for name in ("early", "early-seed2"))
+    own, other = (files.read_one(into / f"{name}.json", System) for name in ("early", "early-seed2"))
     assert (own.seed, own.key, other.seed, other.key) == (1, "early", 2, "early-seed2")
     assert (own.data_fingerprint, own.protocol) == (other.data_fingerprint, other.protocol)
     assert own.curve != other.curve
@@ -143,15 +143,15 @@ def test_what_is_started_from_is_of_the_same_seed_or_refused(recipes: Path, sile
 def test_the_page_trains_what_has_no_result_of_that_seed(recipes: Path, silent: Any) -> None:
     """A result of another seed is none of this one; timing all anew writes no mean into a file."""
     into = recipes.parent / "results" / "systems"
-    results.write(system("one"), into)
-    results.write(system("early"), into)
+    files.write(system("one"), into)
+    files.write(system("early"), into)
     compare.missing(recipes, into, False, None, silent, seed=2)
     assert sorted(p.stem for p in into.iterdir()) == ["early", "early-seed2", "one", "one-seed2"]
     assert sorted(p.name for p in (recipes.parent / "runs").iterdir()) == ["seed-2"]
     other = (into / "one-seed2.json").read_bytes()
     compare.time_all(recipes, into, silent)
     assert (into / "one-seed2.json").read_bytes() == other
-    assert results.read_one(into / "one.json", System).seeds == {}
+    assert files.read_one(into / "one.json", System).seeds == {}
 
 
 def test_a_generator_of_another_seed_is_not_trained_already(recipes: Path, silent: Any) -> None:

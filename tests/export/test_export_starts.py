@@ -15,7 +15,7 @@ for needed in ("onnx", "onnxscript", "onnxruntime"):
 from export import __main__ as command  # noqa: E402
 from export import checkpoint, score, train  # noqa: E402
 from export.errors import InputError, RecipeError  # noqa: E402
-from export.report import results  # noqa: E402
+from export.report import files, results  # noqa: E402
 
 pytestmark = [pytest.mark.torch, pytest.mark.filterwarnings("default")]
 STEP = '[training]\nbatch = 8\nema = 0.0\nsteps = [{ name = "joined", sizes = [[16, 1]], lr = 0.05 }]\n'
@@ -235,7 +235,7 @@ def test_real_pairs_are_trained_and_scored_in_folds_by_person(
     assert "no rows are watched" in told
     assert "both trained on and tested on" not in told
     assert command.main(["score", *more, "nvie:group"]) == 0
-    found = results.read_one(Path("runs/nvie:group/early/early-on-nvie-group.json"), results.System)
+    found = files.read_one(Path("runs/nvie:group/early/early-on-nvie-group.json"), results.System)
     assert [fold.images for fold in found.folds] == [8, 8, 8]
     assert found.protocol.startswith("one group held out at a time")
     assert command.main(["train", *more, "nvie"]) == 0
