@@ -79,15 +79,19 @@ def start(network: Network, part: str, path: Path) -> frozenset[str]:
     return frozenset(found[best])
 
 
-def start_with_mean(network: Network, paths: Sequence[Path]) -> None:
+def start_with_mean(network: Network, paths: Sequence[Path], rows: str) -> None:
     """Give ``network`` the mean of finished ones' weights and of their batch norms' statistics.
 
-    Raises InputError naming the first of other tensors than ``network``'s.
+    rows: fingerprint of those that all have been trained on, "" where that does not matter. Raises InputError naming
+    the first that has seen others, or is of other tensors than ``network``'s.
     """
     own = network.state_dict()
     mean = {key: torch.zeros_like(tensor, dtype=torch.float64) for key, tensor in own.items()}
     for path in paths:
-        given = _read(path)["network"]
+        state = _read(path)
+        given = state["network"]
+        if rows and state["data"] != rows:
+            raise InputError(f"{path}: trained on other rows than the recipe's; a soup without steps is of one set")
         if {key: t.shape for key, t in given.items()} != {key: t.shape for key, t in own.items()}:
             raise InputError(f"{path}: another network than the recipe's; a soup is of one kind of network")
         for key, tensor in given.items():

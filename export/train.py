@@ -223,7 +223,7 @@ def _train_part(job: Job, recipe: Recipe, part: protocol.Part, say: Say) -> Path
     if part.mixed:
         apart = f"; --data {recipe.data.name}:person keeps them apart" if recipe.data.folds == "share" else ""
         say(f"{recipe.data.name}: {part.mixed} people are both trained on and tested on{apart}")
-    network = built(job, recipe, len(part.train.classes), part.name, say)
+    network = built(job, recipe, part, say)
     faces = part.train
     if recipe.distil:
         teachers = [_teacher(job, part.name, name) for name in recipe.distil.teachers]
@@ -248,20 +248,21 @@ def _given(job: Job, fold: str, name: str) -> Path:
     return parent.out / (fold if parent.recipe.data.folds else "") / NETWORK
 
 
-def built(job: Job, recipe: Recipe, classes: int, fold: str, say: Say) -> Network:
+def built(job: Job, recipe: Recipe, part: protocol.Part, say: Say) -> Network:
     """The network with the weights it starts from. Raises RecipeError where some would stay random and frozen."""
-    network, given = models.build(recipe.model, classes), set[str]()
+    network, given = models.build(recipe.model, len(part.train.classes)), set[str]()
     if recipe.soup:
-        checkpoint.start_with_mean(network, [_given(job, fold, name) for name in recipe.soup])
+        rows = "" if recipe.training.steps else part.train.fingerprint
+        checkpoint.start_with_mean(network, [_given(job, part.name, name) for name in recipe.soup], rows)
         given = set(network.state_dict())
         say(f"{recipe.name}: mean of {', '.join(recipe.soup)}")
-    for part, name in recipe.start.items():
+    for where, name in recipe.start.items():
         if name.endswith(FOREIGN):
-            taken = start_from_file(checkpoint.submodule(network, part), Path(name))
+            taken = start_from_file(checkpoint.submodule(network, where), Path(name))
         else:
-            taken = checkpoint.start(network, part, _given(job, fold, name))
-        given |= {f"{part}.{key}" if part else key for key in taken}
-        say(f"{part or recipe.name}: {len(taken)} tensors from {name}")
+            taken = checkpoint.start(network, where, _given(job, part.name, name))
+        given |= {f"{where}.{key}" if where else key for key in taken}
+        say(f"{where or recipe.name}: {len(taken)} tensors from {name}")
     checkpoint.check_frozen(network, recipe, given)
     return network
 

@@ -270,3 +270,12 @@ def test_a_soup_of_another_network_or_beside_a_start_is_refused(recipes: Path, s
     soup.write_text(soup.read_text() + '[start]\n"" = "one"\n')
     with pytest.raises(RecipeError, match=r"'soup': all weights are its mean, nothing is left for \[start\]"):
         train.train(_job(recipes, "soup"), silent)
+
+
+def test_only_a_soup_that_is_trained_on_may_have_seen_other_rows(recipes: Path, soup: Path, silent: Any) -> None:
+    two = recipes / "two.toml"
+    two.write_text(two.read_text().replace("[model]", '[data]\ntrain = "public"\n[model]'))
+    with pytest.raises(InputError, match=r"two/network\.pt: trained on other rows than the recipe's"):
+        train.train(_job(recipes, "soup"), silent)
+    soup.write_text(soup.read_text() + STEP)
+    assert train.train(_job(recipes, "soup"), silent)
