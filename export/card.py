@@ -166,8 +166,9 @@ def _steps(recipe: Recipe, report: dict[str, Any]) -> str:
             f"{report['checkpoint_epoch']} epochs, as many as {report['budget_minutes']:g} processor minutes paid for"
         ]
     more = ["averaged weights"] if recipe.training.ema and said else []
+    if recipe.soup:
+        said.insert(0, f"mean of the trained weights of {', '.join(f'`{name}`' for name in recipe.soup)}")
     more += [f"begun with the trained `{name}`" for name in sorted(set(recipe.start.values()))]
-    more += [f"begun with the mean of {', '.join(f'`{name}`' for name in recipe.soup)}"] if recipe.soup else []
     more += [f"taught by `{name}`" for name in (recipe.distil.teachers if recipe.distil else [])]
     more += [f"block `{name}` left out of the graphs" for name in recipe.quantisation.drop]
     return "; ".join([", then ".join(said) or "nothing but what it starts from", *more])
