@@ -255,7 +255,9 @@ def built(job: Job, recipe: Recipe, part: protocol.Part, say: Say) -> Network:
         rows = "" if recipe.training.steps else part.train.fingerprint
         checkpoint.start_with_mean(network, [_given(job, part.name, name) for name in recipe.soup], rows)
         given = set(network.state_dict())
-        say(f"{recipe.name}: mean of {', '.join(recipe.soup)}")
+        network.to(trainer.device(), memory_format=torch.channels_last)
+        watched = f", watch {trainer.accuracy(network, part.watch, recipe.crop, recipe.seed):.2%}" if part.watch else ""
+        say(f"{recipe.name}: mean of {', '.join(recipe.soup)}{watched}")
     for where, name in recipe.start.items():
         if name.endswith(FOREIGN):
             taken = start_from_file(checkpoint.submodule(network, where), Path(name))

@@ -173,17 +173,10 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = self.step.lr * max(factor, 1e-3)
 
-    @torch.inference_mode()  # type: ignore[untyped-decorator]
     def accuracy(self, faces: Faces) -> float:
         """Top-1 of the averaged weights on undisturbed crops, of the side this epoch trained at."""
         net = self.average.module if self.recipe.training.ema else self.network
-        net.eval()
-        right = 0
-        with autocast():
-            for batch in batches(faces, self.step.size_at(self.epoch), net.uses, self.recipe.seed):
-                logits = net.predict(on_device(list(batch)), self.step.name)
-                right += int((logits.argmax(1).cpu() == batch[3]).sum())
-        return right / len(faces)
+        return accuracy(net, faces, self.step.size_at(self.epoch), self.recipe.seed, self.step.name)
 
     def _save(self, train: Faces) -> None:
         checkpoint.write(
@@ -269,6 +262,18 @@ def _averaging(decay: float) -> Any:
         get_ema_multi_avg_fn(now)(average, current, n)
 
     return update
+
+
+@torch.inference_mode()  # type: ignore[untyped-decorator]
+def accuracy(network: Network, faces: Faces, size: int, seed: int, step: str = "") -> float:
+    """Top-1 on undisturbed crops of ``size`` pixels, of what training step ``step`` trains."""
+    network.eval()
+    right = 0
+    with autocast():
+        for batch in batches(faces, size, network.uses, seed):
+            logits = network.predict(on_device(list(batch)), step)
+            right += int((logits.argmax(1).cpu() == batch[3]).sum())
+    return right / len(faces)
 
 
 def on_device(batch: list[Tensor]) -> Batch:

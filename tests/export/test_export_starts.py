@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -252,7 +253,9 @@ def soup(recipes: Path) -> Path:
 
 
 def test_a_soup_is_the_mean_of_what_was_trained(recipes: Path, soup: Path, silent: Any) -> None:
-    (path,) = train.train(_job(recipes, "soup"), silent)
+    said: list[str] = []
+    (path,) = train.train(_job(recipes, "soup"), said.append)
+    assert any(re.fullmatch(r"soup: mean of one, two, two, watch \d+\.\d\d%", line) for line in said)
     one, two, mean = (_state(path.parents[1] / name / train.NETWORK)["network"] for name in ("one", "two", "soup"))
     moved = [key for key in one if one[key].is_floating_point() and not torch.equal(one[key], two[key])]
     assert "fc.weight" in moved
