@@ -171,6 +171,8 @@ def _run(args: argparse.Namespace, say: Progress) -> None:
     args.plan = recipe.read(args.recipe, reduced, data)
     for name in filter(None, (data, getattr(args, "faces", ""))):
         protocol.other(name)  # a misspelt set must not first be missed as a folder
+    if data and protocol.other(data) == recipe.read(args.recipe, reduced).data:
+        args.data = data = ""  # the recipe's own set: its runs and results are the recipe's own
     args.seed = recipe.other_seed(args.plan, getattr(args, "seed", None))
     args.out = args.out or RUNS / recipe.place(args.plan.name, reduced, data, args.seed)
     COMMANDS[args.command](args, say)

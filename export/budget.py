@@ -25,7 +25,7 @@ def allowed(minutes: float | None, recipe: Recipe) -> float | None:
     """Minutes of those given: half for a network made of trained parts; None: folds keep the recipe's own epochs."""
     if minutes is None or recipe.data.folds in ("person", "group"):
         return None
-    return minutes / 2 if recipe.start else minutes
+    return minutes / 2 if recipe.start or recipe.soup else minutes
 
 
 def planned(minutes: float | None, recipe: Recipe, network: Network, faces: Faces, out: Path, say: Say) -> list[Step]:

@@ -55,10 +55,11 @@ def stride(count: int) -> int:
 
 
 def calibration_inputs(faces: Faces, recipe: Recipe, needed: Sequence[str] = ()) -> Inputs:
-    """``quantisation.calibration_images`` random training pairs, drawn as in training but from another stream."""
+    """``quantisation.calibration_images`` random training pairs, drawn as in training but from another stream, and none
+    mixed of two faces, which no device ever sees."""
     part = lenses.head(faces, recipe.quantisation.calibration_images, recipe.seed)
     part = framing.framed(part, recipe, whole=faces)
-    views = recipe.augment.model_copy(update={"lens_lost": 0.0}) if needed else recipe.augment
+    views = recipe.augment.model_copy(update={"mixed": 0.0} | ({"lens_lost": 0.0} if needed else {}))
     data = PairDataset(part, recipe.crop, BOTH, views, recipe.seed + 5000, 0)
     v, i, present, _ = zip(*(data[k] for k in range(len(data))), strict=True)
     visible, infrared = (np.stack([x.numpy()[0] for x in lens])[..., None] for lens in (v, i))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,7 +61,7 @@ def start(network: Network, part: str, path: Path) -> frozenset[str]:
     name, then one of a lens that ``network`` looks at. Returns the names in the part of the tensors taken; raises
     InputError when none of them is a matrix or a kernel, RecipeError when ``network`` has no such part.
     """
-    given = _read(path)["network"]
+    given = finished_state(path)["network"]
     module = submodule(network, part)
     given = _grown(module, given, path)
     own, name = module.state_dict(), part.rpartition(".")[2]
@@ -77,26 +76,6 @@ def start(network: Network, part: str, path: Path) -> frozenset[str]:
         raise InputError(f"{path}: nothing in it fits '{part}'; check [start] of the recipe")
     module.load_state_dict(found[best], strict=False)
     return frozenset(found[best])
-
-
-def start_with_mean(network: Network, paths: Sequence[Path], rows: str) -> None:
-    """Give ``network`` the mean of finished ones' weights and of their batch norms' statistics.
-
-    rows: fingerprint of those that all have been trained on, "" where that does not matter. Raises InputError naming
-    the first that has seen others, or is of other tensors than ``network``'s.
-    """
-    own = network.state_dict()
-    mean = {key: torch.zeros_like(tensor, dtype=torch.float64) for key, tensor in own.items()}
-    for path in paths:
-        state = _read(path)
-        given = state["network"]
-        if rows and state["data"] != rows:
-            raise InputError(f"{path}: trained on other rows than the recipe's; a soup without steps is of one set")
-        if {key: t.shape for key, t in given.items()} != {key: t.shape for key, t in own.items()}:
-            raise InputError(f"{path}: another network than the recipe's; a soup is of one kind of network")
-        for key, tensor in given.items():
-            mean[key] += tensor.double() / len(paths)
-    network.load_state_dict({key: t.to(own[key].dtype) for key, t in mean.items()})
 
 
 def check_frozen(network: Network, recipe: Recipe, given: set[str]) -> None:
@@ -163,7 +142,8 @@ def read_state(path: Path, where: torch.device | str = "cpu") -> dict[str, Any]:
     return state
 
 
-def _read(path: Path) -> dict[str, Any]:
+def finished_state(path: Path) -> dict[str, Any]:
+    """What :func:`finished` made, as it was written. Raises InputError when there is none."""
     try:
         state = read_state(path)
         if not {"network", "recipe", "labels", "data", "spent"} <= set(state):
@@ -190,12 +170,12 @@ def step_state(path: Path, where: torch.device | str) -> dict[str, Any]:
 
 def trained_on(path: Path) -> str:
     """Fingerprint of the rows that a finished network has seen. Raises InputError when there is none."""
-    return str(_read(path)["data"])
+    return str(finished_state(path)["data"])
 
 
 def check_seed(path: Path, seed: int) -> None:
     """Raises InputError where a finished network was trained with another seed."""
-    if (was := _read(path)["recipe"].get("seed", seed)) != seed:
+    if (was := finished_state(path)["recipe"].get("seed", seed)) != seed:
         raise InputError(f"{path}: trained with seed {was}, not {seed}; choose another --out or delete that folder")
 
 
@@ -210,12 +190,12 @@ def check_trained(path: Path) -> None:
 
 def spent(path: Path) -> dict[str, Any]:
     """What a finished network cost (:class:`Trained`). Raises InputError when there is none."""
-    return dict(_read(path)["spent"])
+    return dict(finished_state(path)["spent"])
 
 
 def load(path: Path, recipe: Recipe) -> Trained:
     """Raises InputError when the file is missing, broken, or belongs to another network than the recipe's."""
-    state = _read(path)
+    state = finished_state(path)
     if Model.model_validate(state["recipe"]["model"]) != recipe.model:
         raise InputError(f"{path}: made with another [model] than recipe {recipe.name}; train again or fix the recipe")
     labels = tuple(state["labels"])

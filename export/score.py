@@ -90,7 +90,8 @@ def _finished(path: Path, recipe: Recipe, part: protocol.Part) -> checkpoint.Tra
     checkpoint.check_trained(path)
     if not {"cpu", "wall", "rows", "budget", "machine", "precision"} <= set(trained.spent):
         raise InputError(f"{path}: does not say how it was trained; train again")
-    if trained.labels != part.train.classes or (recipe.training.steps and trained.data != part.train.fingerprint):
+    learnt = recipe.training.steps or recipe.soup
+    if trained.labels != part.train.classes or (learnt and trained.data != part.train.fingerprint):
         raise InputError(f"{path}: trained on other data than {recipe.data.name} {part.name}; train again")
     return trained
 

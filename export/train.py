@@ -17,6 +17,7 @@ from export import (
     adversarial,
     budget,
     checkpoint,
+    curve,
     data,
     distil,
     framing,
@@ -24,6 +25,7 @@ from export import (
     patches,
     pixelfusion,
     protocol,
+    soup,
     trainer,
 )
 from export import recipe as recipes
@@ -76,8 +78,7 @@ def train(job: Job, say: Say) -> list[Path]:
     """Returns the finished networks' files, one per fold. Raises ExportError with one line."""
     recipe = job.recipe
     _check_targets(recipe, job.file)
-    if recipe.soup and recipe.start:
-        raise RecipeError(f"{job.file}: 'soup': all weights are its mean, nothing is left for [start]; take one out")
+    soup.check(recipe, [job.beside(name).recipe for name in recipe.soup], job.file)
     for name in parents(recipe):
         if name == recipe.name:
             raise RecipeError(f"{job.file}: the recipe starts from itself ('start', 'soup' or 'distil.teachers')")
@@ -228,7 +229,8 @@ def _train_part(job: Job, recipe: Recipe, part: protocol.Part, say: Say) -> Path
     if recipe.distil:
         teachers = [_teacher(job, part.name, name) for name in recipe.distil.teachers]
         faces = distil.with_targets(faces, part.watch, recipe.distil, teachers, job.out, say)
-    faces = framing.framed(faces, recipe, say)
+    if recipe.training.steps:
+        faces = framing.framed(faces, recipe, say)
     return fit(job, recipe, network, faces, part.watch, say)
 
 
@@ -250,14 +252,8 @@ def _given(job: Job, fold: str, name: str) -> Path:
 
 def built(job: Job, recipe: Recipe, part: protocol.Part, say: Say) -> Network:
     """The network with the weights it starts from. Raises RecipeError where some would stay random and frozen."""
-    network, given = models.build(recipe.model, len(part.train.classes)), set[str]()
-    if recipe.soup:
-        rows = "" if recipe.training.steps else part.train.fingerprint
-        checkpoint.start_with_mean(network, [_given(job, part.name, name) for name in recipe.soup], rows)
-        given = set(network.state_dict())
-        network.to(trainer.device(), memory_format=torch.channels_last)
-        watched = f", watch {trainer.accuracy(network, part.watch, recipe.crop, recipe.seed):.2%}" if part.watch else ""
-        say(f"{recipe.name}: mean of {', '.join(recipe.soup)}{watched}")
+    network = models.build(recipe.model, len(part.train.classes))
+    given = _mean_given(network, job, recipe, part, say) if recipe.soup else set[str]()
     for where, name in recipe.start.items():
         if name.endswith(FOREIGN):
             taken = start_from_file(checkpoint.submodule(network, where), Path(name))
@@ -269,10 +265,22 @@ def built(job: Job, recipe: Recipe, part: protocol.Part, say: Say) -> Network:
     return network
 
 
+def _mean_given(network: Network, job: Job, recipe: Recipe, part: protocol.Part, say: Say) -> set[str]:
+    """The mean of its soup, and what that is worth on the watched rows; returns the names of the tensors given."""
+    files = [_given(job, part.name, name) for name in recipe.soup]
+    soup.begin(network, files, part.train.classes, "" if recipe.training.steps else part.train.fingerprint)
+    network.to(trainer.device(), memory_format=torch.channels_last)
+    watched = f", watch {trainer.accuracy(network, part.watch, recipe.crop, recipe.seed):.2%}" if part.watch else ""
+    say(f"{recipe.name}: mean of {', '.join(recipe.soup)}{watched}")
+    return set(network.state_dict())
+
+
 def fit(job: Job, recipe: Recipe, network: Network, faces: Faces, check: Faces | None, say: Say) -> Path:
     """All steps of ``recipe`` on ``faces``; then what the network settles in closed form (weights of a late fusion)."""
     for step in recipe.training.steps:  # before a plan is made: that of another training stays as it is
         trainer.begun(trainer.step_file(job.out, step), recipe, faces)
+    if not recipe.training.steps:
+        curve.keep(job.out, lambda row: False)  # of a training that the folder held before
     minutes = budget.allowed(job.minutes, recipe)
     steps = budget.planned(minutes, recipe, network, faces, job.out, say)
     spent: dict[str, float] = {"cpu": 0.0, "wall": 0.0, "rows": 0, "epochs": 0}

@@ -230,7 +230,8 @@ def begun(path: Path, recipe: Recipe, train: Faces) -> dict[str, Any] | None:
         return None
     state = checkpoint.step_state(path, device())
     then, now = _as_read_today(state["recipe"]), recipe.model_dump(mode="json")
-    parts = ["model", "augment", "distil", "training", "seed", "crop", *(["template"] if recipe.augment.framed else [])]
+    parts = ["model", "start", "soup", "augment", "distil", "training", "seed", "crop"]
+    parts += ["template"] if recipe.augment.framed else []
     changed = [k for k in parts if _rest(then, k) != _rest(now, k)]
     if state["data"] != train.fingerprint:
         changed.append("data")

@@ -311,9 +311,10 @@ def test_a_result_of_another_set_stands_beside_that_of_the_recipes_own(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(command, "RESULTS", tmp_path / "results")
     monkeypatch.setattr(command, "RECIPES", recipes)
-    for on in ([], ["--data", "viri"]):
+    for on in (["--data", "fer2013"], ["--data", "viri"]):  # the first is the recipe's own
         for verb, more in (("train", []), ("score", ["--commit-results"])):
             assert command.main([verb, str(recipes / "one.toml"), *on, *more, "--threads", "1"]) == 0
+    assert (tmp_path / "runs" / "one" / "network.pt").is_file()
     own, other = files.read_systems(tmp_path / "results" / "systems")
     assert (own.key, own.dataset, own.headline.images) == ("one", "FER2013", 12)
     assert (other.key, other.dataset) == ("one-on-viri", "VIRI")

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch", reason="needs the export extra")
 for needed in ("onnx", "onnxscript", "onnxruntime"):
     pytest.importorskip(needed, reason="needs the export and cpu extras")
 from export import __main__ as command  # noqa: E402
-from export import checkpoint, score, train  # noqa: E402
+from export import budget, checkpoint, provenance, score, train  # noqa: E402
 from export.errors import InputError, RecipeError  # noqa: E402
 from export.report import files, results  # noqa: E402
 
@@ -266,13 +266,21 @@ def test_a_soup_is_the_mean_of_what_was_trained(recipes: Path, soup: Path, silen
     assert (found.training.epochs, found.training.images_seen) == (0, 0)
 
 
-def test_a_soup_of_another_network_or_beside_a_start_is_refused(recipes: Path, soup: Path, silent: Any) -> None:
-    soup.write_text(soup.read_text().replace("widths = [4,", "widths = [8,"))
-    with pytest.raises(InputError, match=r"one/network\.pt: another network than the recipe's"):
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("widths = [4,", "widths = [8,", r"soup\.toml: 'soup': one has another \[model\]"),
+        ("[model]", '[start]\n"" = "one"\n[model]', r"'soup': all weights are its mean, nothing is left for \[start\]"),
+        ('"single"', '"late-fusion"', r"'soup': late-fusion settles a part in closed form; its mean is none"),
+    ],
+)
+def test_a_soup_that_cannot_be_is_refused_before_anything_is_trained(
+    recipes: Path, soup: Path, silent: Any, old: str, new: str, said: str
+) -> None:
+    soup.write_text(soup.read_text().replace(old, new))
+    with pytest.raises(RecipeError, match=said):
         train.train(_job(recipes, "soup"), silent)
-    soup.write_text(soup.read_text() + '[start]\n"" = "one"\n')
-    with pytest.raises(RecipeError, match=r"'soup': all weights are its mean, nothing is left for \[start\]"):
-        train.train(_job(recipes, "soup"), silent)
+    assert not (recipes.parent / "runs").exists()
 
 
 def test_only_a_soup_that_is_trained_on_may_have_seen_other_rows(recipes: Path, soup: Path, silent: Any) -> None:
@@ -281,4 +289,56 @@ def test_only_a_soup_that_is_trained_on_may_have_seen_other_rows(recipes: Path, 
     with pytest.raises(InputError, match=r"two/network\.pt: trained on other rows than the recipe's"):
         train.train(_job(recipes, "soup"), silent)
     soup.write_text(soup.read_text() + STEP)
-    assert train.train(_job(recipes, "soup"), silent)
+    (path,) = train.train(_job(recipes, "soup"), silent)
+    soup.write_text(soup.read_text().replace(STEP, ""))
+    state = _state(path)
+    checkpoint.write(path, {**state, "data": "of other rows"})
+    with pytest.raises(InputError, match="trained on other data than fer2013"):
+        score.score(_job(recipes, "soup"), silent)
+
+
+def test_a_soup_takes_no_network_read_back_from_a_bundle_and_none_of_other_classes(
+    recipes: Path, soup: Path, silent: Any
+) -> None:
+    train.train(_job(recipes, "soup"), silent)
+    path = recipes.parent / "runs" / "two" / train.NETWORK
+    state = _state(path)
+    checkpoint.write(path, {**state, "labels": state["labels"][::-1]})
+    with pytest.raises(InputError, match=r"two/network\.pt: tells apart neutral, surprise"):
+        train.train(_job(recipes, "soup"), silent)
+    checkpoint.write(path, {**state, "spent": {**state["spent"], "restored": "tiny@0.0.1"}})
+    with pytest.raises(InputError, match=r"two/network\.pt: read back from the bundle tiny@0\.0\.1"):
+        train.train(_job(recipes, "soup"), silent)
+
+
+def test_a_soup_does_not_go_on_with_another_ones_training_nor_keep_its_curve(
+    recipes: Path, soup: Path, silent: Any
+) -> None:
+    whole = soup.read_text() + STEP
+    soup.write_text(whole)
+    (path,) = train.train(_job(recipes, "soup"), silent)
+    assert len(provenance.curve(path.parent)) == 1
+    soup.write_text(whole.replace('"one", "two", "two"', '"one", "two"'))
+    with pytest.raises(InputError, match="begun with another soup"):
+        train.train(_job(recipes, "soup"), silent)
+    soup.write_text(soup.read_text().replace(STEP, ""))
+    train.train(_job(recipes, "soup"), silent)
+    assert provenance.curve(path.parent) == ()
+
+
+def test_a_soup_by_folds_is_of_the_same_folds(recipes: Path, soup: Path, silent: Any) -> None:
+    _on_ckplus(recipes, "one", "two", "soup")
+    two = recipes / "two.toml"
+    two.write_text(two.read_text().replace("seed = 2", "seed = 1").replace("lr = 0.05", "lr = 0.01"))
+    made = train.train(_job(recipes, "soup"), silent)
+    assert [path.parent.name for path in made] == ["fold-1", "fold-2", "fold-3"]
+    for path in made:
+        one, two_, mean = (
+            _state(recipes.parent / "runs" / name / path.parent.name / train.NETWORK)["network"]["fc.weight"]
+            for name in ("one", "two", "soup")
+        )
+        torch.testing.assert_close(mean, (one + 2 * two_) / 3)
+
+
+def test_a_soup_has_half_of_a_budget_as_all_that_is_made_of_trained_parts(recipes: Path, soup: Path) -> None:
+    assert [budget.allowed(40, _job(recipes, name).recipe) for name in ("one", "early", "soup")] == [40, 20, 20]
