@@ -33,6 +33,15 @@ def test_the_mean_of_two_seeds_has_their_range_and_of_more_their_deviation() -> 
     assert row.headline.accuracy.value == 0.66
 
 
+def test_seeds_on_another_set_have_a_mean_of_their_own() -> None:
+    there = {"on": "viri", "dataset": "VIRI"}
+    rows, repeats = seeds.gathered([_of(1, 0.66), _of(1, 0.80, **there), _of(2, 0.84, **there)])
+    assert [(s.key, s.seeds) for s in rows] == [
+        ("zou2021-pyconv", {}), ("zou2021-pyconv-on-viri", {"1": 0.80, "2": 0.84})
+    ]  # fmt: skip
+    assert [(r.system.key, r.why) for r in repeats] == [("zou2021-pyconv-on-viri-seed2", "")]
+
+
 def _with_trained(**changes: Any) -> dict[str, Any]:
     return {"trained": {**TRAINED, **changes}}
 
