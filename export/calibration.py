@@ -55,8 +55,8 @@ def stride(count: int) -> int:
 
 
 def calibration_inputs(faces: Faces, recipe: Recipe, needed: Sequence[str] = ()) -> Inputs:
-    """``quantisation.calibration_images`` random training pairs, drawn as in training but from another stream, and none
-    mixed of two faces, which no device ever sees."""
+    """``quantisation.calibration_images`` random training pairs with the recipe's views, from another stream than those
+    of training, and none mixed of two faces, which no device ever sees."""
     part = lenses.head(faces, recipe.quantisation.calibration_images, recipe.seed)
     part = framing.framed(part, recipe, whole=faces)
     views = recipe.augment.model_copy(update={"mixed": 0.0} | ({"lens_lost": 0.0} if needed else {}))
