@@ -1,7 +1,7 @@
 """A soup: a network that begins with the mean of others' weights, trained on from the same ones in different ways.
 
-Wortsman et al. 2022, "Model soups" (arXiv 2203.05482), section 2, the uniform soup: it answers in one pass, and better
-than each of them, as long as they lie close to each other.
+Wortsman et al. 2022, "Model soups" (arXiv 2203.05482), section 2, the uniform soup: one network, in one pass, that
+often answers better than each of them, as long as they lie close to each other.
 """
 
 from __future__ import annotations

@@ -115,9 +115,10 @@ def pairs(
     """
     m = draw_geometry(faces.images.shape[1], size, rng, a)
     framed = bool(a.framed) and faces.onto is not None and rng.random() < a.framed
-    shown = _shown(faces, row, m, framed, size)
+    seen = faces if "infrared" in lenses else replace(faces, infrared=None)
+    shown = _shown(seen, row, m, framed, size)
     if partner is not None:
-        shown = _mixed(shown, _shown(faces, partner.row, m, framed, size), partner.kept)
+        shown = _mixed(shown, _shown(seen, partner.row, m, framed, size), partner.kept)
     optics, light = draw_optics(rng), int(rng.integers(2**32))
     if a.misregistered and rng.random() < a.misregistered:
         optics = replace(optics, shift=tuple(rng.uniform(-COARSE, COARSE, 2)))

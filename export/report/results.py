@@ -166,7 +166,7 @@ class System(Part):
     """One trained recipe and what it is worth."""
 
     recipe: str
-    variant: Literal["full", "reduced"] = "full"
+    variant: Variant = "full"
     """trained as the paper has it, or at reduced width within the CPU budget"""
     paper: str
     """key in published.toml, or "ours" """
