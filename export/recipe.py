@@ -49,6 +49,8 @@ class Augment(_Section):
     """probability that the visible lens sees a dark cabin"""
     darkest: float = Field(0.02, gt=0, lt=0.5)
     """least light of a dark cabin, share of daylight"""
+    sun: float = Field(0.0, ge=0, le=1)
+    """probability that the visible lens, where it is not dark, has the sun on one side"""
     black: float = 0.0
     """probability that one lens is black and nobody has noticed, shared evenly"""
     erase: float = 0.3

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from edgefer.types import F32, F64, U8
 from export import lenses, metrics
+from export.data import augment
 from export.data.faces import Faces
 from export.lenses import Inputs
 
@@ -44,6 +45,8 @@ def rows(faces: Faces, infrared: U8, known: dict[str, F32], template: F64, seed:
     for pixels in SHIFTS:
         moved = shifted(infrared, pixels * infrared.shape[1] / REFERENCE_SIDE, seed)
         out.append(bench.seen(f"infrared {pixels} px off (of {REFERENCE_SIDE})", faces.images, moved, same="visible"))
+    lit = in_the_sun(faces.images, seed)
+    out.append(bench.seen("sun on one side, visible lens", lit, infrared, same="infrared"))
     for name, cover in COVERS.items():
         visible, other = (covered(x, template, cover, seed) for x in (faces.images, infrared))
         out.append(bench.seen(f"{name}-like patch on both lenses", visible, other))
@@ -81,6 +84,11 @@ def shifted(images: U8, pixels: float, seed: int) -> U8:
         m = np.array([[1, 0, pixels * np.cos(angle)], [0, 1, pixels * np.sin(angle)]])
         out[k] = cv2.warpAffine(image, m, image.shape[::-1], borderMode=cv2.BORDER_REFLECT_101)
     return out
+
+
+def in_the_sun(images: U8, seed: int) -> U8:
+    """uint8 [N, S, S], each lit and shaded by a sun of its own (`augment.sunlit`)."""
+    return np.stack([augment.sunlit(image, np.random.default_rng((seed, 77, k))) for k, image in enumerate(images)])
 
 
 Cover = Callable[[npt.NDArray[Any], F64, np.random.Generator], None]

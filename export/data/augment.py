@@ -66,9 +66,27 @@ def darken(face: U8, gain: float, rng: np.random.Generator) -> U8:
     return np.clip(light, 0, 255).astype(np.uint8)
 
 
+def sunlit(face: U8, rng: np.random.Generator) -> U8:
+    """The visible lens with the sun on one side: uint8 [H, W] -> uint8 [H, W], clipped where the sensor is full.
+
+    The shadow's edge lies near the middle, at any angle, sharp or soft; the exposure favours either side.
+    """
+    h, w = face.shape
+    turn, edge = rng.uniform(0, 2 * np.pi), rng.uniform(-0.5, 0.5)
+    width = np.exp(rng.uniform(np.log(0.05), np.log(0.7)))
+    y, x = np.mgrid[-1 : 1 : h * 1j, -1 : 1 : w * 1j]
+    lit = 1 / (1 + np.exp((edge - x * np.cos(turn) - y * np.sin(turn)) / width))
+    shade, sun = rng.uniform(0.3, 1.0), rng.uniform(1.0, 2.5)
+    tone = np.exp(rng.uniform(-0.4, 0.4))
+    light = np.clip(face * (shade + (sun - shade) * lit), 0, 255)
+    return (255 * (light / 255) ** tone).astype(np.uint8)
+
+
 def relight(face: U8, rng: np.random.Generator, a: Augment) -> U8:
     if rng.random() < a.dark:
         return darken(face, float(np.exp(rng.uniform(np.log(a.darkest), np.log(0.5)))), rng)
+    if a.sun and rng.random() < a.sun:
+        return sunlit(face, rng)
     mean, gain = float(face.mean()), rng.uniform(1 - a.contrast, 1 + a.contrast)
     offset = rng.uniform(-a.contrast, a.contrast) * 80
     return np.clip((face.astype(np.float32) - mean) * gain + mean + offset, 0, 255).astype(np.uint8)

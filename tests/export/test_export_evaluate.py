@@ -17,12 +17,12 @@ N, SIDE, CLASSES = 14, 48, ("happiness", "neutral")
 TEMPLATE = np.array([[14.8, 18.1], [32.2, 18.1], [23.5, 28.1], [16.4, 35.4], [30.6, 35.4]])
 
 
-def _faces() -> Faces:
+def _faces(bright: int = 250) -> Faces:
     """The class can be read off the brightest corner: top left or bottom right."""
     labels = np.arange(N, dtype=np.int64) % 2
     images = np.full((N, SIDE, SIDE), 90, np.uint8)
-    images[labels == 0, :8, :8] = 250
-    images[labels == 1, -8:, -8:] = 250
+    images[labels == 0, :8, :8] = bright
+    images[labels == 1, -8:, -8:] = bright
     return Faces(images, labels, "", CLASSES)
 
 
@@ -39,8 +39,8 @@ def _reader(trusts: str) -> Any:
     return answer
 
 
-def _rows(trusts: str) -> dict[str, Any]:
-    faces, answer = _faces(), _reader(trusts)
+def _rows(trusts: str, bright: int = 250) -> dict[str, Any]:
+    faces, answer = _faces(bright), _reader(trusts)
     known = {m: answer(robustness.lenses.inputs(faces.images, faces.images, m), m) for m in robustness.lenses.MODES}
     found = robustness.rows(faces, faces.images, known, TEMPLATE, 1, answer)
     assert "points" in robustness.table(found)[0]
@@ -66,6 +66,18 @@ def test_a_shift_moves_every_picture_by_as_much_and_never_in_one_direction() -> 
     cx, cy = (moved * x).sum((1, 2)) / total - 24, (moved * y).sum((1, 2)) / total - 24
     assert np.hypot(cx, cy) == pytest.approx(6.0, abs=0.1)
     assert np.hypot(cx.mean(), cy.mean()) < 4
+
+
+def test_the_sun_shines_on_the_visible_lens_alone() -> None:
+    """Every face has a sun of its own, the same one each time; infrared counts as it does without."""
+    faces = _faces()
+    lit = robustness.in_the_sun(faces.images, 1)
+    assert np.array_equal(lit, robustness.in_the_sun(faces.images, 1))
+    assert all(not np.array_equal(lit[k], lit[k + 2]) for k in range(N - 2))
+    rows = [_rows(trusts, bright=100)["sun on one side, visible lens"] for trusts in ("infrared", "visible")]
+    assert [row["infrared"] for row in rows] == [1.0, 1.0]
+    assert rows[0]["points"] == 0
+    assert rows[1]["points"] < -20  # corners a little brighter than the rest are outshone
 
 
 @pytest.mark.parametrize(

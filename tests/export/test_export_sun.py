@@ -1,0 +1,53 @@
+"""The sun on one side of the face: the visible lens is lit and shaded, the infrared one is not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch", reason="needs the export extra")
+from export.data import augment
+from export.data.faces import Faces
+from export.recipe import Augment
+
+STILL = Augment(rotation_deg=0, zoom=0, shift=0, contrast=0, dark=0, erase=0, lens_lost=0)
+SIDE, GREY = 32, 120
+
+
+def _sides(face: np.ndarray) -> tuple[float, float]:
+    """Mean of the brightest and of the darkest tenth."""
+    ordered = np.sort(face.ravel())
+    return float(ordered[-SIDE * SIDE // 10 :].mean()), float(ordered[: SIDE * SIDE // 10].mean())
+
+
+def test_one_side_is_brighter_than_the_other_and_where_the_sensor_is_full_it_clips() -> None:
+    grey = np.full((SIDE, SIDE), GREY, np.uint8)
+    lit = [augment.sunlit(grey, np.random.default_rng(k)) for k in range(200)]
+    ratio = np.array([bright / max(dark, 1.0) for bright, dark in map(_sides, lit)])
+    assert (ratio >= 1).all()
+    assert 1.5 < np.median(ratio) < 8
+    assert 0.1 < np.mean([face.max() == 255 for face in lit]) < 0.9
+    assert len(np.unique([face.argmax() for face in lit])) > 20  # the sun comes from anywhere
+
+
+def test_the_edges_of_a_face_stay_where_they_are() -> None:
+    """Along an edge both sides are lit alike: what was darker stays darker, or both are clipped."""
+    face = np.full((SIDE, SIDE), GREY, np.uint8)
+    face[8:24, 8:24] = 60
+    for k in range(50):
+        lit = augment.sunlit(face, np.random.default_rng(k)).astype(int)
+        assert (lit[7, 8:24] >= lit[8, 8:24] - 25).all()  # the light itself changes along a row's distance too
+        assert (lit != augment.sunlit(np.full_like(face, GREY), np.random.default_rng(k)))[8:24, 8:24].mean() > 0.5
+
+
+@pytest.mark.parametrize(("sun", "dark", "changed"), [(0.0, 0.0, 0.0), (0.5, 0.0, 0.5), (1.0, 0.0, 1.0)])
+def test_as_many_visible_views_are_lit_as_the_recipe_says_and_no_infrared_one(
+    sun: float, dark: float, changed: float
+) -> None:
+    images = np.full((200, SIDE, SIDE), GREY, np.uint8)
+    faces = Faces(images, np.zeros(len(images), np.int64), "", ("neutral",), infrared=images)
+    ranges = STILL.model_copy(update={"sun": sun, "dark": dark})
+    views = [augment.PairDataset(faces, SIDE, ("visible", "infrared"), ranges, 1, 0)[k] for k in range(len(images))]
+    lit = np.mean([(v[0].numpy() != GREY).mean() > 0.5 for v in views])
+    assert lit == pytest.approx(changed, abs=0.1)
+    assert all((v[1].numpy() == GREY).all() for v in views)
