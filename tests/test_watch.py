@@ -20,7 +20,7 @@ from edgefer.errors import EX_CONFIG, EX_UNAVAILABLE
 from edgefer.messages import EventSystem, Meta, Status
 from edgefer.publish.mqtt import MqttPublisher
 from edgefer.watch import Watcher
-from edgefer.watch.gaps import ANSWER_S, CHUNK, GRACE_S, STREAMS, TRIES, Ask, Gaps
+from edgefer.watch.gaps import ANSWER_S, CHUNK, GRACE_S, STREAMS, TRIES, Ask, Gaps, Stream
 
 A, B = "0123abcd", "4567ef01"
 
@@ -100,7 +100,11 @@ def test_streams_are_bounded_whoever_names_them() -> None:
 @pytest.mark.parametrize(
     ("topic", "payload"),
     [("event/driver", b'{"seq": 1}'), ("event/system", b'{"stream": "0123abcd", "seq": "x"}'), ("health", b"[1]x"),
-     ("health", b'{"events": null}'), ("state/driver", b"\xff")],
+     ("health", b'{"events": null}'), ("state/driver", b"\xff"),
+     ("health", b'{"events": {"0123abcd": 9223372036854775808}}'), ("health", b'{"events": {"#": 7}}'),
+     ("event/system", b'{"stream": "0123abcd", "seq": 9223372036854775808}'),
+     ("event/system", b'{"stream": "0123abcd", "seq": 4, "lost_stream": "0123abcd", "first": 1, "last": 1e30}'),
+     pytest.param("state/driver", b"[" * 200_000, id="deep")],
 )  # fmt: skip
 def test_what_is_no_message_is_said_and_passed_over(
     topic: str, payload: bytes, caplog: pytest.LogCaptureFixture
@@ -145,6 +149,35 @@ def test_what_is_lost_is_not_asked_for() -> None:
     assert asks(gaps, GRACE_S) == [Ask(A, 9, 9)]
     assert gaps.answered(Ask(A, 9, 9), 0, 3.0) == 1
     assert (gaps.missing, gaps.given_up) == (0, 8)
+
+
+def test_a_range_of_any_length_is_settled_at_once() -> None:
+    """A device may say that as many are lost as a number can hold."""
+    gaps, most = Gaps(from_start=True), 2**63 - 1
+    hear(gaps, 5)
+    assert gaps.lost(A, 3, most) == most - 3
+    assert (gaps.missing, asks(gaps, 0), asks(gaps, GRACE_S)) == (2, [], [Ask(A, 1, 2)])
+    assert hear(gaps, 2, 1, 1000) == [True, True, False]
+    assert gaps.missing == 0
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.integers(1, 30), st.integers(0, 12)), max_size=25))
+def test_what_is_settled_is_what_a_set_of_numbers_would_hold(steps: list[tuple[bool, int, int]]) -> None:
+    stream, settled, tail = Stream(), set[int](), 0
+    for heard, first, more in steps:
+        if heard:
+            assert stream.settle(first) == (first not in settled)
+            settled, tail = settled | {first}, max(tail, first)
+        else:
+            named = set(range(first, min(first + more, tail) + 1))
+            assert stream.give_up(first, first + more) == len(named - settled)
+            settled |= named
+        left = sorted(set(range(1, tail + 1)) - settled)
+        assert stream.missing == len(left)
+        if left:
+            first_hole = [n for k, n in enumerate(left) if n == left[0] + k]
+            assert stream.hole() == (first_hole[0], first_hole[-1])
 
 
 def test_a_device_that_never_answers_is_given_up() -> None:

@@ -15,11 +15,13 @@ import uuid
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
 from edgefer.config import Publish
 from edgefer.demo.screen import Screen
 from edgefer.demo.table import Board
 from edgefer.errors import ServiceError
-from edgefer.messages import ROOT, Replay, encode
+from edgefer.messages import ROOT, Replay, SpoolSeq, StreamId, encode
 from edgefer.publish._mqtt_parts import read_password, tls_context
 from edgefer.publish._paho import properties
 from edgefer.publish._tls import resolved
@@ -32,6 +34,16 @@ log = logging.getLogger("edgefer.watch")
 
 EXPIRY_S = 20
 Tell = Callable[[dict[str, Any]], None]
+TAILS = TypeAdapter(dict[StreamId, SpoolSeq])
+
+
+class _Range(BaseModel):
+    """Events that a replay could ask for."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+    stream: StreamId
+    first: SpoolSeq
+    last: SpoolSeq
 
 
 class Watcher:
@@ -76,7 +88,7 @@ class Watcher:
         """One message; ``topic`` below the device. What is not of this wire format is said and passed over."""
         try:
             self._take(topic, json.loads(payload) if payload else None)
-        except (ValueError, KeyError, TypeError, AttributeError) as e:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
             log.warning("%s: not a message of %s: %s", topic, self._root, type(e).__name__)
 
     def _take(self, topic: str, said: Any) -> None:
@@ -86,19 +98,24 @@ class Watcher:
         if topic.startswith("event/") and not self._event(said):
             return
         if topic == "health":
-            self.gaps.tails(said.get("events", {}))
+            self.gaps.tails(TAILS.validate_python(said.get("events", {}), strict=True))
         if topic == "rsp/replay":
             self._answer(said)
         self._tell({"topic": topic, "payload": said})
 
     def _event(self, said: dict[str, Any]) -> bool:
         """Whether it is new; it is told then."""
-        if not self.gaps.take(said["stream"], said["seq"]):
+        lost = (
+            _Range(stream=said["lost_stream"], first=said["first"], last=said["last"])
+            if "lost_stream" in said
+            else None
+        )
+        key = _Range(stream=said["stream"], first=said["seq"], last=said["seq"])
+        if not self.gaps.take(key.stream, key.first):
             return False
-        if "lost_stream" in said:
-            gone = self.gaps.lost(said["lost_stream"], said["first"], said["last"])
-            what = {"stream": said["lost_stream"], "first": said["first"], "last": said["last"]}
-            self._tell({"watch": "lost", **what, "missing": gone})
+        if lost is not None:
+            gone = self.gaps.lost(lost.stream, lost.first, lost.last)
+            self._tell({"watch": "lost", **lost.model_dump(), "missing": gone})
         return True
 
     def _ask(self, ask: Ask) -> None:

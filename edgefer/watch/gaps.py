@@ -7,9 +7,11 @@ answers not to have, is given up and never asked for again. The end of a stream 
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import itemgetter
 
 GRACE_S = 2.0
 ANSWER_S = 10.0
@@ -30,11 +32,12 @@ class Ask:
 
 @dataclass(slots=True)
 class Stream:
-    """Everything up to ``upto`` is settled: heard or given up; ``ahead`` is settled beyond it."""
+    """Everything up to ``upto`` is settled: heard or given up; ``ahead`` has the ranges settled beyond it, first to
+    last, in order, with a hole before each: a device may name any number, so none is counted up to."""
 
     upto: int = 0
     tail: int = 0
-    ahead: set[int] = field(default_factory=set)
+    ahead: list[tuple[int, int]] = field(default_factory=list)
     since: float | None = None
     """when the first hole was noticed, or last asked for"""
     asked: bool = False
@@ -42,37 +45,43 @@ class Stream:
 
     def settle(self, seq: int) -> bool:
         """False when it was settled before."""
-        if seq <= self.upto or seq in self.ahead:
-            return False
-        self.ahead.add(seq)
-        self.tail = max(self.tail, seq)
-        self._close_up()
-        return True
+        new = self._settle(seq, seq) == 1
+        self.tail = max(self.tail, seq) if new else self.tail
+        self._rest()
+        return new
 
     def give_up(self, first: int, last: int) -> int:
         """How many of ``first`` to ``last`` were still missing; they no longer are."""
-        last = min(last, self.tail)
-        gone = {n for n in range(max(first, self.upto + 1), last + 1) if n not in self.ahead}
-        self.ahead |= gone
-        self._close_up()
-        return len(gone)
+        gone = self._settle(first, min(last, self.tail))
+        self._rest()
+        return gone
 
-    def _close_up(self) -> None:
-        if self.upto + 1 in self.ahead:  # the first hole is closed: the next one has all its tries
+    def _settle(self, first: int, last: int) -> int:
+        """How many of ``first`` to ``last`` were not settled before."""
+        first = max(first, self.upto + 1)
+        if last < first:
+            return 0
+        low = bisect_left(self.ahead, first - 1, key=itemgetter(1))
+        high = bisect_right(self.ahead, last + 1, key=itemgetter(0))
+        touched = self.ahead[low:high]
+        known = sum(min(b, last) - max(a, first) + 1 for a, b in touched)
+        self.ahead[low:high] = [(min([first, *(a for a, _ in touched)]), max([last, *(b for _, b in touched)]))]
+        return last - first + 1 - known
+
+    def _rest(self) -> None:
+        if self.ahead and self.ahead[0][0] == self.upto + 1:  # the first hole is closed: the next one has all its tries
+            self.upto = self.ahead.pop(0)[1]
             self.asked, self.tries = False, 0
-        while self.upto + 1 in self.ahead:
-            self.upto += 1
-            self.ahead.discard(self.upto)
         if self.upto >= self.tail:
             self.since, self.asked, self.tries = None, False, 0
 
     @property
     def missing(self) -> int:
-        return self.tail - self.upto - len(self.ahead)
+        return self.tail - self.upto - sum(b - a + 1 for a, b in self.ahead)
 
     def hole(self) -> tuple[int, int]:
         """First to last of the first hole, CHUNK at most."""
-        last = min([self.tail, self.upto + CHUNK, *(n - 1 for n in self.ahead)])
+        last = min(self.tail, self.upto + CHUNK, *(a - 1 for a, _ in self.ahead[:1]))
         return self.upto + 1, last
 
 
