@@ -186,14 +186,21 @@ class Courier:
             with self._news:
                 bound = self._flight.wait_s(time.monotonic())
                 self._news.wait_for(self._has_work, min(bound, 0.05) if self._closing else bound)
+            self._round()
+        self._save([], self._flight.noted(), [])
+        self._show()
+        self._spool.close()
+
+    def _round(self) -> None:
+        """A file that can no longer be read is opened anew; what was under way is sent again from what it holds."""
+        try:
             self._judge()
             self._store()
             self._note()
             self._answer()
             self._send()
-        self._save([], self._flight.noted(), [])
-        self._show()
-        self._spool.close()
+        except sqlite3.Error as e:
+            self._replace(e)
 
     def _has_work(self) -> bool:
         waiting = self._queue or self._verdicts or self._asks or self._turned

@@ -652,6 +652,37 @@ def test_no_ask_however_bad_ends_the_thread(far: Far, tmp_path: Path) -> None:
     assert len(spools) == 2, "the file was opened anew"
 
 
+@pytest.mark.parametrize("reading", ["waiting", "hand_losses", "event"])
+def test_a_file_that_cannot_be_read_is_opened_anew(far: Far, tmp_path: Path, reading: str) -> None:
+    """Whatever it was read for: events to send, losses to tell, what the broker refused."""
+    clock = stamper()
+    spools: list[Spool] = []
+
+    def opened() -> Spool:
+        with far.news:
+            spools.append(Spool(tmp_path, MIB))
+            far.news.notify_all()
+        return spools[-1]
+
+    def unreadable(*_: object) -> list[Event]:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    far.verdict = 135 if reading == "event" else 0
+    courier = start(far, opened)
+    courier.put(clock.message(EventSystem, kind="started"))
+    far.wait_for(lambda: bool(spools))
+    setattr(spools[0], reading, unreadable)
+    courier.link(True)
+    far.wait_for(lambda: len(spools) > 1)
+    far.verdict = 0
+    courier.put(clock.message(EventSystem, kind="started"))
+    far.wait_for(lambda: any(b'"seq":2' in payload for _, payload in far.sent))
+    courier.close(1.0)
+    assert courier.fault == ""
+    assert {1, 2} <= set(far.of(SYSTEM))
+    assert courier.counters()["spool_depth"] == 0
+
+
 def test_an_event_refused_for_good_is_told_and_a_refused_telling_is_not(far: Far) -> None:
     clock = stamper()
     far.verdict = 135
