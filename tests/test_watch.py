@@ -115,6 +115,7 @@ def test_what_is_no_message_is_said_and_passed_over(
     assert topic in caplog.text
     watcher.hear("event/system", b'{"stream": "0123abcd", "seq": 5}')
     assert len(told) == 1
+    assert watcher.gaps.missing == 0
 
 
 def test_a_broker_that_is_not_there_is_said_once(tmp_path: Path) -> None:

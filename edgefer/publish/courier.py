@@ -87,7 +87,7 @@ class Courier:
         # The thread's own:
         self._flight = Flight(TOPICS)
         self._replays: deque[Event] = deque()
-        self._give_up, self._turn = 0.0, False
+        self._give_up, self._turn, self._renewed = 0.0, False, False
         self._spool: Spool
         self.fault = ""
         """why the thread has died, "" while it lives"""
@@ -192,15 +192,24 @@ class Courier:
         self._spool.close()
 
     def _round(self) -> None:
-        """A file that can no longer be read is opened anew; what was under way is sent again from what it holds."""
+        """A file that can no longer be read is opened anew, and what was under way is sent again from what it holds.
+
+        Raises sqlite3.Error where that has not helped: the service ends, and its restarts keep their distance.
+        """
         try:
             self._judge()
             self._store()
             self._note()
             self._answer()
             self._send()
+            self._renewed = False
+            return
         except sqlite3.Error as e:
-            self._replace(e)
+            if self._renewed:
+                raise
+            error = str(e)
+        self._renewed = True
+        self._replace(error)
 
     def _has_work(self) -> bool:
         waiting = self._queue or self._verdicts or self._asks or self._turned
@@ -232,13 +241,10 @@ class Courier:
             if self._turned:
                 self._turned = False
                 self._flight.link_changed(now)
-        for token, reason in verdicts:
-            row = self._flight.landed(token, reason, now)
-            event = self._spool.event(row) if row is not None else None
-            # A report of a loss that is refused makes no new loss: that would go on for ever.
-            if event is not None and b'"spool_lost"' not in event.payload:
-                with self._news:
-                    self._lose(event.stream, event.seq)
+        rows = [self._flight.landed(token, reason, now) for token, reason in verdicts]
+        refused = [self._spool.event(row) for row in rows if row is not None]
+        # A report of a loss that is refused makes no new loss: that would go on for ever.
+        self._lose_all([e for e in refused if e is not None and b'"spool_lost"' not in e.payload])
         if self._up and self._flight.stuck(now):
             self._link.stalled()
 
@@ -261,14 +267,17 @@ class Courier:
             return
         try:
             self._commit(new, done, settled)
+            return
         except SpoolFull:
             self._lose_all(new)
+            return
         except sqlite3.Error as e:
-            self._replace(e)
-            try:
-                self._commit(new, (), ())
-            except (SpoolFull, sqlite3.Error):
-                self._lose_all(new)
+            error = str(e)
+        try:
+            self._replace(error)
+            self._commit(new, (), ())
+        except (SpoolFull, sqlite3.Error):
+            self._lose_all(new)
 
     def _lose_all(self, events: Sequence[Event]) -> None:
         with self._news:
@@ -290,7 +299,8 @@ class Courier:
             with self._news:
                 self._unstored = ranges + self._unstored
 
-    def _replace(self, error: sqlite3.Error) -> None:
+    def _replace(self, error: str) -> None:
+        """Outside of ``except``: the error's traceback holds a cursor of the old file, and with it that file's lock."""
         log.error("spool: %s; opening it anew", error)
         self._spool.close()
         self._open()
@@ -329,10 +339,12 @@ class Courier:
             log.error("spool: a replay that cannot be looked for: %s", e)
             return 0
         except sqlite3.Error as e:
-            self._replace(e)
-            return -1
-        self._replays.extend(found)
-        return len(found)
+            error = str(e)
+        else:
+            self._replays.extend(found)
+            return len(found)
+        self._replace(error)
+        return -1
 
     def _send(self) -> None:
         """Fill the window: what is new and what was asked for take turns, so that neither keeps the other waiting."""

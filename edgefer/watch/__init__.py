@@ -38,12 +38,17 @@ TAILS = TypeAdapter(dict[StreamId, SpoolSeq])
 
 
 class _Range(BaseModel):
-    """Events that a replay could ask for."""
+    """Numbers as a replay could ask for them."""
 
     model_config = ConfigDict(frozen=True, strict=True)
     stream: StreamId
     first: SpoolSeq
     last: SpoolSeq
+
+
+def _lost(said: dict[str, Any]) -> _Range | None:
+    """What an event says will not come."""
+    return _Range(stream=said["lost_stream"], first=said["first"], last=said["last"]) if "lost_stream" in said else None
 
 
 class Watcher:
@@ -105,13 +110,8 @@ class Watcher:
 
     def _event(self, said: dict[str, Any]) -> bool:
         """Whether it is new; it is told then."""
-        lost = (
-            _Range(stream=said["lost_stream"], first=said["first"], last=said["last"])
-            if "lost_stream" in said
-            else None
-        )
-        key = _Range(stream=said["stream"], first=said["seq"], last=said["seq"])
-        if not self.gaps.take(key.stream, key.first):
+        event, lost = _Range(stream=said["stream"], first=said["seq"], last=said["seq"]), _lost(said)
+        if not self.gaps.take(event.stream, event.first):
             return False
         if lost is not None:
             gone = self.gaps.lost(lost.stream, lost.first, lost.last)

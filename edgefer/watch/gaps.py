@@ -38,6 +38,8 @@ class Stream:
     upto: int = 0
     tail: int = 0
     ahead: list[tuple[int, int]] = field(default_factory=list)
+    held: int = 0
+    """how many these are"""
     since: float | None = None
     """when the first hole was noticed, or last asked for"""
     asked: bool = False
@@ -66,18 +68,20 @@ class Stream:
         touched = self.ahead[low:high]
         known = sum(min(b, last) - max(a, first) + 1 for a, b in touched)
         self.ahead[low:high] = [(min([first, *(a for a, _ in touched)]), max([last, *(b for _, b in touched)]))]
+        self.held += last - first + 1 - known
         return last - first + 1 - known
 
     def _rest(self) -> None:
         if self.ahead and self.ahead[0][0] == self.upto + 1:  # the first hole is closed: the next one has all its tries
-            self.upto = self.ahead.pop(0)[1]
+            first, self.upto = self.ahead.pop(0)
+            self.held -= self.upto - first + 1
             self.asked, self.tries = False, 0
         if self.upto >= self.tail:
             self.since, self.asked, self.tries = None, False, 0
 
     @property
     def missing(self) -> int:
-        return self.tail - self.upto - sum(b - a + 1 for a, b in self.ahead)
+        return self.tail - self.upto - self.held
 
     def hole(self) -> tuple[int, int]:
         """First to last of the first hole, CHUNK at most."""

@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from wire_samples import stamper
 
-from edgefer.messages import EventDriver, EventSystem
+from edgefer.messages import EventDriver, EventSystem, encode
 from edgefer.publish._flight import HOLD_S, MAX_HOLD_S, NOTE_S, PROGRESS_S, WINDOW, Flight, Token
 from edgefer.publish._spool_file import FILE
 from edgefer.publish.courier import Ask, Courier
-from edgefer.publish.spool import BATCH, MAX_LOSSES, Event, Spool
+from edgefer.publish.spool import BATCH, MAX_LOSSES, TAILS, Event, Spool
 
 MIB = 1 << 20
 A, B = "0123abcd", "4567ef01"
@@ -681,6 +681,45 @@ def test_a_file_that_cannot_be_read_is_opened_anew(far: Far, tmp_path: Path, rea
     assert courier.fault == ""
     assert {1, 2} <= set(far.of(SYSTEM))
     assert courier.counters()["spool_depth"] == 0
+
+
+def test_the_old_file_is_let_go_before_it_is_opened_anew(far: Far, tmp_path: Path) -> None:
+    """A text that is none, in a real file: what the reading had open would lock the file against ourselves."""
+    clock, spools = stamper(), list[Spool]()
+    before = Spool(tmp_path, MIB)
+    payload = encode(clock.message(EventSystem, kind="started"))
+    before.commit([Event(f"{k:08x}", 1, SYSTEM, payload) for k in range(TAILS + 1)])
+    before._db.execute("UPDATE event SET stream = CAST(x'ff' AS TEXT) WHERE id = 1")
+    before.close()
+
+    def opened() -> Spool:
+        spools.append(Spool(tmp_path, MIB))
+        return spools[-1]
+
+    courier = start(far, opened)
+    courier.link(True)
+    courier._thread.join(10)
+    assert "UTF-8" in courier.fault
+    assert [(one.trouble, one.depth) for one in spools] == [("", TAILS + 1)] * 2
+
+
+def test_a_file_that_stays_unreadable_is_the_service_s_end(far: Far, tmp_path: Path) -> None:
+    """Opened anew once, not for ever: the service's restarts keep their distance."""
+    spools: list[Spool] = []
+
+    def unreadable(*_: object) -> list[Event]:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    def opened() -> Spool:
+        spools.append(Spool(tmp_path, MIB))
+        spools[-1].hand_losses = unreadable  # type: ignore[method-assign, assignment]
+        return spools[-1]
+
+    courier = start(far, opened)
+    courier.link(True)
+    courier._thread.join(10)
+    assert "disk I/O error" in courier.fault
+    assert len(spools) == 2
 
 
 def test_an_event_refused_for_good_is_told_and_a_refused_telling_is_not(far: Far) -> None:

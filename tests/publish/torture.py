@@ -151,7 +151,7 @@ class Source:
         self.process.send_signal(signal.SIGTERM)
         out, err = self.process.communicate(timeout=BOUND_S)
         assert self.process.returncode == 0, err
-        assert "Traceback" not in err
+        assert "Traceback" not in err, err
         return json.loads(out.splitlines()[-1])
 
     def memory_mb(self) -> float:
