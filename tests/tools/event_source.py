@@ -55,12 +55,12 @@ class Source:
             Meta, software="event source", bundle=bundle, labels=("a", "b"), schemas=(), cameras=(), limits={}
         )
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self, stopped: list[int]) -> None:
         self.publisher.open(self.meta())
         print("ready", flush=True)
         told = False
         state = health = due = time.monotonic()
-        while not stop.is_set():
+        while not stopped:
             now = time.monotonic()
             while self.made < self.args.count and due <= now and self.unstored() < 500:
                 due += self.args.every
@@ -76,7 +76,7 @@ class Source:
                 health = now + 1.0
                 self.health()
             self.publisher.check()
-            stop.wait(min(self.args.every, 0.05))
+            time.sleep(min(self.args.every, 0.05))
         self.publisher.close(self.stamper.message(Status, state="stopped", session=1))
         print(json.dumps({"made": self.made, **self.publisher.counters()}), flush=True)
 
@@ -114,9 +114,9 @@ def main() -> None:
     if "faketime" in os.environ.get("LD_PRELOAD", ""):  # it takes the monotonic deadline of time.sleep for a date
         time.sleep = threading.Event().wait  # type: ignore[assignment]
     logging.basicConfig(level="WARNING", stream=sys.stderr)
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    Source(arguments()).run(stop)
+    stopped: list[int] = []  # no Event: set() in a handler waits for ever for the lock that wait() may hold
+    signal.signal(signal.SIGTERM, lambda number, _: stopped.append(number))
+    Source(arguments()).run(stopped)
 
 
 if __name__ == "__main__":
