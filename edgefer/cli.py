@@ -10,8 +10,7 @@ import logging
 import os
 import signal
 import sys
-import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
@@ -19,11 +18,9 @@ from edgefer import arguments, config_file
 from edgefer.config import Config, State
 from edgefer.errors import EX_OK, EX_SOFTWARE, EX_UNAVAILABLE, EdgeferError, UsageError
 
-if TYPE_CHECKING:  # numpy comes with it, and `edgefer --help` needs none
-    from edgefer.types import Reading
-
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # numpy comes with them, and `edgefer --help` needs none
     from edgefer.store import Store
+    from edgefer.types import Reading
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,7 +66,7 @@ def _run(args: argparse.Namespace) -> None:
     _logging(settings.log.level)
     faulthandler.enable()
     private.warn(args.config, settings)
-    app.run(settings, stop.is_set, requests=requests, reread=read)
+    app.run(settings, stop, requests=requests, reread=read)
 
 
 def _replay(args: argparse.Namespace) -> int:
@@ -79,21 +76,21 @@ def _replay(args: argparse.Namespace) -> int:
     settings = _replayed(config_file.read(args.config) if args.config else Config(), args)
     _logging(settings.log.level)
     if args.expect is None and args.write_expect is None:
-        app.run(settings, stop.is_set)
+        app.run(settings, stop)
         return EX_OK
     if args.realtime:
         raise UsageError("--realtime may drop frames: leave it out with --expect and --write-expect")
     return _expectation(args, settings, stop)
 
 
-def _expectation(args: argparse.Namespace, settings: Config, stop: threading.Event) -> int:
+def _expectation(args: argparse.Namespace, settings: Config, stop: Callable[[], bool]) -> int:
     """0: as expected or written; 1, as of diff(1): the readings differ."""
     from edgefer import app, expect
     from edgefer.serving import bundle_to_serve, open_store
 
     readings: list[Reading] = []
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
-        app.run(settings, stop.is_set, readings.append)
+        app.run(settings, stop, readings.append)
     bundle = bundle_to_serve(settings, open_store).title
     if args.write_expect is not None:
         expect.write(args.write_expect, readings, bundle)
@@ -132,7 +129,7 @@ def _record(args: argparse.Namespace) -> None:
     ):
         print(f"recording to {args.recording}, Ctrl-C ends it", file=sys.stderr)
         room = Room(most=round(args.limit_mb * 1e6))
-        full = record(rig, recorder, args.seconds, stop.is_set, room, guard)
+        full = record(rig, recorder, args.seconds, stop, room, guard)
         missed = sum(n for name, n in rig.counters().items() if name.endswith("_drops"))
     print(f"{args.recording}: {recorder.count} frames; {missed} came and are not in it", file=sys.stderr)
     if full is not None:
@@ -155,7 +152,7 @@ def _calibrate(args: argparse.Namespace) -> int:
     stop = _stop_on_signal()
     settings = config_file.read(args.config)
     _logging(settings.log.level)
-    return command.from_lenses(args, settings.capture, stop.is_set)
+    return command.from_lenses(args, settings.capture, stop)
 
 
 def _demo(args: argparse.Namespace) -> int:
@@ -175,7 +172,7 @@ def _watch(args: argparse.Namespace) -> None:
     stop = _stop_on_signal()
     _logging("warning")
     device = args.device or settings.device
-    watch.watch(broker, device, as_json=args.json, from_start=args.all, should_stop=stop.is_set)
+    watch.watch(broker, device, as_json=args.json, from_start=args.all, should_stop=stop)
 
 
 def _bench(args: argparse.Namespace) -> None:
@@ -286,11 +283,12 @@ def _logging(level: str) -> None:
     journal.setup(level)
 
 
-def _stop_on_signal() -> threading.Event:
-    stop = threading.Event()
+def _stop_on_signal() -> Callable[[], bool]:
+    """Whether one came. No Event: a second signal inside its set() would wait for ever for the lock of the first."""
+    came: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda *_: stop.set())
-    return stop
+        signal.signal(number, lambda number, _: came.append(number))
+    return lambda: bool(came)
 
 
 _COMMANDS: arguments.Commands = {

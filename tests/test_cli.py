@@ -171,6 +171,25 @@ def test_a_reader_that_has_read_enough() -> None:
         assert process.stderr.read() == ""
 
 
+A_SIGNAL_AT_EVERY_LINE_OF_THE_HANDLER = """
+import signal, sys
+from edgefer import cli
+stop = cli._stop_on_signal()
+assert not stop()
+def once_more(*_):
+    signal.raise_signal(signal.SIGINT)
+    return once_more
+sys.settrace(once_more)
+signal.raise_signal(signal.SIGTERM)
+sys.settrace(None)
+assert stop()
+"""
+
+
+def test_a_signal_inside_the_handler_of_another_one_does_not_hang() -> None:
+    subprocess.run([sys.executable, "-c", A_SIGNAL_AT_EVERY_LINE_OF_THE_HANDLER], check=True, timeout=30)
+
+
 def test_stdout_carries_the_wire_format_and_sigterm_ends_it_cleanly(tmp_path: Path) -> None:
     face = tmp_path / "face.png"
     cv2.imwrite(str(face), astronaut())
