@@ -1,4 +1,4 @@
-"""The spool's file: made, opened, looked through, set aside.
+"""The spool's file: made, opened, looked through, mended, set aside.
 
 Why the space is reserved: a WAL database on a full disk can neither check its log in nor delete. So the file is made
 at its full size (a smaller one when the disk has no more), and the log is written once over its whole length at every
@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 FILE = "spool.db"
 PAGE = 4096
@@ -28,6 +29,14 @@ CREATE TABLE loss(id INTEGER PRIMARY KEY AUTOINCREMENT, stream TEXT NOT NULL, fi
                   last INTEGER NOT NULL, count INTEGER NOT NULL);
 CREATE TABLE reserve(id INTEGER PRIMARY KEY, x BLOB);
 """
+_STREAM = "stream GLOB '" + "[0-9a-f]" * 8 + "'"
+_NUMBERS = "typeof({0}) = 'integer' AND {0} > 0"
+ROWS = {
+    "event": f"{_STREAM} AND {_NUMBERS.format('seq')} AND topic NOT GLOB '*[^a-z/_]*'"
+    " AND typeof(payload) = 'blob' AND done IN (0, 1)",
+    "loss": " AND ".join([_STREAM, *(_NUMBERS.format(name) for name in ("first", "last", "count"))]),
+}
+"""what a row of the tables must be"""
 
 
 def _take_pages(db: sqlite3.Connection, pages: int) -> None:
@@ -56,18 +65,20 @@ def in_memory() -> sqlite3.Connection:
     return db
 
 
-def attach(path: Path) -> sqlite3.Connection:
-    """The spool in ``path``, looked through and with its log written. Raises sqlite3.Error."""
+def attach(path: Path) -> tuple[sqlite3.Connection, str]:
+    """The spool in ``path``, looked through and with its log written; what was mended, else "". Raises sqlite3.Error.
+
+    SQLite keeps no checksums: a bit that has changed on the disk must cost its own event, not those behind it.
+    """
     db = sqlite3.connect(path, timeout=1.0, isolation_level=None)
     try:
-        _prepare(db)
+        return db, _prepare(db)
     except BaseException:
         db.close()
         raise
-    return db
 
 
-def _prepare(db: sqlite3.Connection) -> None:
+def _prepare(db: sqlite3.Connection) -> str:
     db.execute("PRAGMA locking_mode = EXCLUSIVE")  # one daemon a spool, and no -shm file
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
@@ -79,11 +90,28 @@ def _prepare(db: sqlite3.Connection) -> None:
     db.execute(f"PRAGMA journal_size_limit = {4 * log_pages * PAGE}")
     if db.execute("PRAGMA user_version").fetchone()[0] != VERSION:
         raise sqlite3.DatabaseError("not a spool of this version")
-    found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if found != "ok":
-        raise sqlite3.DatabaseError(" ".join(str(found).split()))
+    mended = _mend(db)
     db.execute("UPDATE reserve SET x = randomblob(length(x))")  # writes the log over its whole length: it is ours now
     db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+    return mended
+
+
+def _mend(db: sqlite3.Connection) -> str:
+    """Indexes made anew, rows struck out that are none; what was found, "" when all is well. Raises DatabaseError."""
+    found = _one(db, "PRAGMA integrity_check(1)")
+    bad = {table: _one(db, f"SELECT count(*) FROM {table} WHERE NOT ({ROWS[table]})") for table in ROWS}
+    if found == "ok" and not any(bad.values()):
+        return ""
+    db.execute("REINDEX")
+    for table, good in ROWS.items():
+        db.execute(f"DELETE FROM {table} WHERE NOT ({good})")
+    if (still := _one(db, "PRAGMA integrity_check(1)")) != "ok":
+        raise sqlite3.DatabaseError(" ".join(str(still).split()))
+    return f"was damaged, is mended; {sum(bad.values())} of its rows had to be struck out"
+
+
+def _one(db: sqlite3.Connection, query: str) -> Any:
+    return db.execute(query).fetchone()[0]
 
 
 def _log_pages(pages: int) -> int:

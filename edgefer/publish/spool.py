@@ -91,14 +91,17 @@ class Spool:
         if not path.exists():
             create(path, pages)
         try:
-            return attach(path)
+            db, mended = attach(path)
         except sqlite3.OperationalError:
             raise  # locked, read-only, disk full: the content may be sound
         except sqlite3.DatabaseError as e:
             aside = set_aside(path)
             self.trouble = f"{path}: {e}; set aside as {aside.name}, begun anew; what it held is not known"
             create(path, pages)
-            return attach(path)
+            return attach(path)[0]
+        if mended:
+            self.trouble = f"{path}: {mended}"
+        return db
 
     def close(self) -> None:
         with contextlib.suppress(sqlite3.Error):
@@ -255,5 +258,8 @@ def _ranges(events: Sequence[Event]) -> list[Range]:
 def _reported(event: Event) -> list[Range]:
     if b'"spool_lost"' not in event.payload:
         return []
-    said = json.loads(event.payload)
-    return [(said["lost_stream"], said["first"], said["last"], said["count"])] if "lost_stream" in said else []
+    try:
+        said = json.loads(event.payload)
+        return [(str(said["lost_stream"]), int(said["first"]), int(said["last"]), int(said["count"]))]
+    except (ValueError, TypeError, LookupError):  # a bit has changed on the disk, or the loss was one of another kind
+        return []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from edgefer.messages import EventDriver, EventSystem, encode
 from edgefer.publish._flight import HOLD_S, MAX_HOLD_S, NOTE_S, PROGRESS_S, WINDOW, Flight, Token
 from edgefer.publish._spool_file import FILE
 from edgefer.publish.courier import Ask, Courier
-from edgefer.publish.spool import BATCH, MAX_LOSSES, TAILS, Event, Spool
+from edgefer.publish.spool import BATCH, MAX_LOSSES, Event, Spool
 
 MIB = 1 << 20
 A, B = "0123abcd", "4567ef01"
@@ -192,6 +193,39 @@ def test_a_damaged_file_is_set_aside_and_said(
     again.close()
     third = spool()
     assert (third.trouble, waiting(third)) == ("", [1, 2, 3, 4, 5]), "the new one is sound"
+
+
+def test_a_bit_that_changed_on_the_disk_costs_no_other_event(spool: Callable[..., Spool], tmp_path: Path) -> None:
+    """The top bit of each stream and topic in the file, in tables and indexes: what is left is text no longer."""
+    first, file = spool(), tmp_path / FILE
+    first.commit(events(1, 3))
+    first.lose([(A, 7, 9, 3), (B, 1, 1, 1)])
+    first.close()
+    sound = file.read_bytes()
+    places = [m.start() for m in re.finditer(b"|".join([A.encode(), B.encode(), DRIVER.encode()]), sound)]
+    for place in places:
+        changed = bytearray(sound)
+        changed[place] ^= 0x80
+        file.write_bytes(changed)
+        again = spool()
+        left = len(waiting(again)), len(again.hand_losses(10))
+        assert left in {(2, 2), (3, 1), (3, 2)}, "one row is gone, or it stood in an index"
+        assert ("was damaged, is mended" in again.trouble, again.depth) == (True, left[0])
+        again.close()
+        once_more = spool()
+        assert once_more.trouble == "", "it is sound now"
+        once_more.close()
+    assert len(places) == 3 * 2 + 3 + 2, "streams of events and their index, topics, streams of losses"
+
+
+def test_a_report_that_can_no_longer_be_read_is_dropped_like_any_event(spool: Callable[..., Spool]) -> None:
+    one, made = spool(), 2
+    one.commit([Event(A, 1, SYSTEM, b'{"kind":"spool_lost","lost_stream":"4567\xef'), Event(A, 2, SYSTEM, b"{")])
+    while one.dropped == 0:
+        one.commit(events(made + 1, BATCH))
+        made += BATCH
+    (loss,) = one.hand_losses(10)
+    assert (loss.stream, loss.first, loss.count) == (A, 1, one.dropped)
 
 
 def test_a_folder_that_takes_no_file_leaves_memory(spool: Callable[..., Spool], tmp_path: Path) -> None:
@@ -685,22 +719,23 @@ def test_a_file_that_cannot_be_read_is_opened_anew(far: Far, tmp_path: Path, rea
 
 def test_the_old_file_is_let_go_before_it_is_opened_anew(far: Far, tmp_path: Path) -> None:
     """A text that is none, in a real file: what the reading had open would lock the file against ourselves."""
-    clock, spools = stamper(), list[Spool]()
-    before = Spool(tmp_path, MIB)
-    payload = encode(clock.message(EventSystem, kind="started"))
-    before.commit([Event(f"{k:08x}", 1, SYSTEM, payload) for k in range(TAILS + 1)])
-    before._db.execute("UPDATE event SET stream = CAST(x'ff' AS TEXT) WHERE id = 1")
-    before.close()
+    spools = list[Spool]()
+    payload = encode(stamper().message(EventSystem, kind="started"))
 
     def opened() -> Spool:
         spools.append(Spool(tmp_path, MIB))
+        if len(spools) == 1:
+            spools[0].commit([Event(f"{k:08x}", 1, SYSTEM, payload) for k in range(3)])
+            spools[0]._db.execute("UPDATE event SET stream = CAST(x'ff' AS TEXT) WHERE id = 1")
         return spools[-1]
 
     courier = start(far, opened)
     courier.link(True)
-    courier._thread.join(10)
-    assert "UTF-8" in courier.fault
-    assert [(one.trouble, one.depth) for one in spools] == [("", TAILS + 1)] * 2
+    far.wait(2)
+    courier.close(1.0)
+    assert courier.fault == ""
+    assert "1 of its rows had to be struck out" in spools[1].trouble
+    assert [one.depth for one in spools[1:]] == [0]
 
 
 def test_a_file_that_stays_unreadable_is_the_service_s_end(far: Far, tmp_path: Path) -> None:
