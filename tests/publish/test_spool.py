@@ -738,6 +738,63 @@ def test_the_old_file_is_let_go_before_it_is_opened_anew(far: Far, tmp_path: Pat
     assert [one.depth for one in spools[1:]] == [0]
 
 
+def test_what_was_to_be_stored_when_no_file_could_be_opened_is_on_record(far: Far, tmp_path: Path) -> None:
+    """The file goes bad at a commit and cannot be opened again at once."""
+    clock, openings = stamper(), list[Spool | None]()
+
+    def malformed(*_: object) -> None:
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+    def opened() -> Spool:
+        openings.append(None if len(openings) == 1 else Spool(tmp_path, MIB))
+        if (spool := openings[-1]) is None:
+            raise sqlite3.OperationalError("unable to open database file")
+        if len(openings) == 1:
+            spool.commit = malformed  # type: ignore[method-assign]
+        return spool
+
+    courier = start(far, opened)
+    courier.put(clock.message(EventSystem, kind="started"))
+    courier.link(True)
+    told = list[tuple[int, int]]()
+
+    def tell() -> bool:
+        told.extend((n.loss.first, n.loss.count) for n in courier.notices() if n.loss)
+        return bool(told)
+
+    tick = threading.Event()
+    assert any(tell() or tick.wait(0.02) for _ in range(500)), courier.fault
+    assert (told, courier.counters()["events_lost"], len(openings)) == ([(1, 1)], 1, 3)
+
+
+def test_refusals_that_cannot_be_looked_up_are_booked_once(far: Far, tmp_path: Path) -> None:
+    """The first of two is read, the second is not: both are sent again from the file opened anew, and refused again."""
+    clock, spools, seen = stamper(), list[Spool](), list[int]()
+
+    def opened() -> Spool:
+        spools.append(Spool(tmp_path, MIB))
+        return spools[-1]
+
+    def unreadable(row: int) -> Event | None:
+        seen.append(row)
+        if len(seen) == 2:
+            raise sqlite3.OperationalError("disk I/O error")
+        return Spool.event(spools[0], row)
+
+    far.verdict = 135
+    courier = start(far, opened)
+    for _ in range(2):
+        courier.put(clock.message(EventSystem, kind="started"))
+    tick = threading.Event()
+    assert any(courier.counters()["spool_depth"] == 2 or tick.wait(0.02) for _ in range(500))
+    spools[0].event = unreadable  # type: ignore[method-assign]
+    courier.link(True)
+    far.wait(4)
+    courier.close(1.0)
+    assert (seen, len(spools), courier.fault) == ([1, 2], 2, "")
+    assert courier.counters()["events_lost"] == 2
+
+
 def test_a_file_that_stays_unreadable_is_the_service_s_end(far: Far, tmp_path: Path) -> None:
     """Opened anew once, not for ever: the service's restarts keep their distance."""
     spools: list[Spool] = []
