@@ -19,26 +19,22 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
-from edgefer.messages import MESSAGES, Message, encode
-from edgefer.publish._flight import WINDOW, Flight, Token
-from edgefer.publish.spool import BATCH, Event, Loss, Range, Spool, SpoolFull
+from edgefer.messages import MESSAGES, encode
+from edgefer.publish._flight import Flight, Token
+from edgefer.publish._mailbox import QUEUE, Ask, Mailbox, Notice
+from edgefer.publish.spool import BATCH, Event, Loss, Spool, SpoolFull
 
 log = logging.getLogger("edgefer.publish")
 
 TOPICS = tuple(kind.TOPIC for kind in MESSAGES if kind.KEPT)
-QUEUE = 1024
-"""events that may wait for the disk; below 1 MiB"""
 NOTICES = 64
 REPLAY_MAX = 1000
 """most events of one replay command; more are asked for in several"""
 REPLAY_QUEUE = 4000
 JOIN_S = 0.5
 """a stop waits so much longer for a disk that hangs"""
-OTHERS = 4
-"""places in the broker's receive maximum that events leave to status, meta, health and a response"""
 
 
 class Link(Protocol):
@@ -51,40 +47,12 @@ class Link(Protocol):
         """No acknowledgement for PROGRESS_S: connect anew."""
 
 
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """To be told as an event by the pipeline's thread: a lost range, or trouble with the spool's file."""
-
-    loss: Loss | None
-    trouble: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """A replay that was asked for; ``answer`` takes how many of the range are here, -1: not now, ask again."""
-
-    stream: str
-    first: int
-    last: int
-    answer: Callable[[int], None]
-
-
-class Courier:
+class Courier(Mailbox):
     """``open_spool`` runs in the courier's thread, and again when the file turns out to be damaged."""
 
     def __init__(self, open_spool: Callable[[], Spool], link: Link, queue_limit: int = QUEUE) -> None:
-        self._open_spool, self._link, self._limit = open_spool, link, queue_limit
-        # What several threads touch, under _news:
-        self._news = threading.Condition()
-        self._queue: deque[tuple[Message, Loss | None]] = deque()
-        self._verdicts: list[tuple[Token, int]] = []
-        self._unstored: list[Range] = []
-        self._asks: deque[Ask] = deque()
-        self._notices: deque[Notice] = deque()
-        self._up, self._room, self._closing, self._turned = False, WINDOW, False, False
-        self._counts = {"spool_depth": 0, "events_committed": 0, "events_lost": 0, "events_replayed": 0}
-        self._tails: dict[str, int] = {}
-        # The thread's own:
+        super().__init__(queue_limit)
+        self._open_spool, self._link = open_spool, link
         self._flight = Flight(TOPICS)
         self._replays: deque[Event] = deque()
         self._give_up, self._turn, self._renewed = 0.0, False, False
@@ -93,75 +61,8 @@ class Courier:
         """why the thread has died, "" while it lives"""
         self._thread = threading.Thread(target=self._run, name="spool", daemon=True)
 
-    # -- called by other threads ----------------------------------------------------------------------------------
-
     def start(self) -> None:
         self._thread.start()
-
-    def put(self, message: Message, settles: Loss | None = None) -> None:
-        """Never waits. When the disk is so slow that QUEUE events wait for it, ``message`` is lost, and on record.
-
-        ``settles``: the loss that ``message`` tells; it leaves the record in the transaction that commits ``message``.
-        """
-        with self._news:
-            if len(self._queue) < self._limit and not self._closing:
-                self._queue.append((message, settles))
-            else:
-                if settles is not None:  # its range comes back: told twice rather than never
-                    self._unstored.append((settles.stream, settles.first, settles.last, settles.count))
-                self._lose(message.stream, message.seq)
-            self._news.notify()
-
-    def _lose(self, stream: str, seq: int) -> None:
-        self._counts["events_lost"] += 1
-        if self._unstored and self._unstored[-1][0] == stream and self._unstored[-1][2] < seq:
-            _, first, last, count = self._unstored[-1]
-            if last + 1 == seq or len(self._unstored) >= self._limit:  # a disk that hangs for hours costs no memory
-                self._unstored[-1] = (stream, first, seq, count + 1)
-                return
-        self._unstored.append((stream, seq, seq, 1))
-
-    def settle(self, token: Token, reason: int) -> None:
-        """The broker's verdict on what ``send_event`` was given."""
-        with self._news:
-            self._verdicts.append((token, reason))
-            self._news.notify()
-
-    def link(self, up: bool, receive_maximum: int = 65535) -> None:
-        """The connection is there (and takes ``receive_maximum`` unacknowledged messages) or gone."""
-        with self._news:
-            self._up, self._room = up, max(1, min(WINDOW, receive_maximum - OTHERS))
-            self._turned = True
-            self._news.notify()
-
-    def replay(self, ask: Ask) -> None:
-        """Send a range again. ``ask.answer`` is called by the courier's thread, or at once when too much is asked."""
-        with self._news:
-            taken = len(self._asks) < 16
-            if taken:
-                self._asks.append(ask)
-                self._news.notify()
-        if not taken:
-            ask.answer(-1)
-
-    def notices(self) -> list[Notice]:
-        """What became due for telling since the last call."""
-        if not self._notices:
-            return []
-        with self._news:
-            found = list(self._notices)
-            self._notices.clear()
-            return found
-
-    def counters(self) -> dict[str, int]:
-        """``spool_depth`` is a level, the others only rise."""
-        with self._news:
-            return dict(self._counts)
-
-    def tails(self) -> dict[str, int]:
-        """Highest committed ``seq`` of the newest streams."""
-        with self._news:
-            return dict(self._tails)
 
     def close(self, drain_s: float) -> None:
         """Commit everything, send for at most ``drain_s`` seconds, note what was delivered, let go of the file."""

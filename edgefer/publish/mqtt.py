@@ -31,9 +31,10 @@ from edgefer.messages import (
 from edgefer.publish import home_assistant
 from edgefer.publish._flight import Token
 from edgefer.publish._link import MqttLink
+from edgefer.publish._mailbox import Ask, Notice
 from edgefer.publish._mqtt_parts import Out
 from edgefer.publish.commands import KINDS, MAX_BYTES, Desk
-from edgefer.publish.courier import REPLAY_MAX, Ask, Courier, Notice
+from edgefer.publish.courier import REPLAY_MAX, Courier
 from edgefer.publish.spool import Spool
 from edgefer.stamp import Stamper
 

@@ -19,8 +19,9 @@ from wire_samples import stamper
 
 from edgefer.messages import EventDriver, EventSystem, encode
 from edgefer.publish._flight import HOLD_S, MAX_HOLD_S, NOTE_S, PROGRESS_S, WINDOW, Flight, Token
+from edgefer.publish._mailbox import Ask
 from edgefer.publish._spool_file import FILE
-from edgefer.publish.courier import Ask, Courier
+from edgefer.publish.courier import Courier
 from edgefer.publish.spool import BATCH, MAX_LOSSES, Event, Spool
 
 MIB = 1 << 20
