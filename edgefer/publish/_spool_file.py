@@ -8,10 +8,14 @@ made.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import sqlite3
 from pathlib import Path
 from typing import Any
+
+from edgefer.messages import MESSAGES
 
 FILE = "spool.db"
 PAGE = 4096
@@ -20,21 +24,24 @@ MIN_PAGES = 64
 """a spool smaller than this (256 KiB) is not worth having: events are held in memory instead"""
 MEMORY_BYTES = 4 << 20
 """bound of a spool that has no file"""
+TOPICS = tuple(kind.TOPIC for kind in MESSAGES if kind.KEPT)
+INDEXES = """
+CREATE UNIQUE INDEX numbered ON event(stream, seq);
+CREATE INDEX waiting ON event(id) WHERE done = 0;
+"""
 TABLES = """
 CREATE TABLE event(id INTEGER PRIMARY KEY AUTOINCREMENT, stream TEXT NOT NULL, seq INTEGER NOT NULL,
                    topic TEXT NOT NULL, payload BLOB NOT NULL, done INTEGER NOT NULL DEFAULT 0);
-CREATE UNIQUE INDEX numbered ON event(stream, seq);
-CREATE INDEX waiting ON event(id) WHERE done = 0;
 CREATE TABLE loss(id INTEGER PRIMARY KEY AUTOINCREMENT, stream TEXT NOT NULL, first INTEGER NOT NULL,
                   last INTEGER NOT NULL, count INTEGER NOT NULL);
 CREATE TABLE reserve(id INTEGER PRIMARY KEY, x BLOB);
 """
 _STREAM = "stream GLOB '" + "[0-9a-f]" * 8 + "'"
-_NUMBERS = "typeof({0}) = 'integer' AND {0} > 0"
+_NUMBER = "typeof({0}) = 'integer' AND {0} > 0"
 ROWS = {
-    "event": f"{_STREAM} AND {_NUMBERS.format('seq')} AND topic NOT GLOB '*[^a-z/_]*'"
-    " AND typeof(payload) = 'blob' AND done IN (0, 1)",
-    "loss": " AND ".join([_STREAM, *(_NUMBERS.format(name) for name in ("first", "last", "count"))]),
+    "event": f"{_STREAM} AND {_NUMBER.format('seq')} AND topic IN {TOPICS} AND typeof(payload) = 'blob'"
+    " AND done IN (0, 1)",
+    "loss": " AND ".join([_STREAM, *(_NUMBER.format(name) for name in ("first", "last", "count"))]),
 }
 """what a row of the tables must be"""
 
@@ -60,7 +67,7 @@ def in_memory() -> sqlite3.Connection:
     db = sqlite3.connect(":memory:", isolation_level=None)
     db.execute(f"PRAGMA page_size = {PAGE}")
     db.execute(f"PRAGMA max_page_count = {MEMORY_BYTES // PAGE}")
-    db.executescript(TABLES)
+    db.executescript(TABLES + INDEXES)
     _take_pages(db, MEMORY_BYTES // PAGE)
     return db
 
@@ -90,6 +97,10 @@ def _prepare(db: sqlite3.Connection) -> str:
     db.execute(f"PRAGMA journal_size_limit = {4 * log_pages * PAGE}")
     if db.execute("PRAGMA user_version").fetchone()[0] != VERSION:
         raise sqlite3.DatabaseError("not a spool of this version")
+    with contextlib.closing(sqlite3.connect(":memory:")) as sound:
+        sound.executescript(TABLES + INDEXES)
+        if _schema(db) != _schema(sound):
+            raise sqlite3.DatabaseError("not a spool's tables")
     mended = _mend(db)
     db.execute("UPDATE reserve SET x = randomblob(length(x))")  # writes the log over its whole length: it is ours now
     db.execute("PRAGMA wal_checkpoint(PASSIVE)")
@@ -97,21 +108,43 @@ def _prepare(db: sqlite3.Connection) -> str:
 
 
 def _mend(db: sqlite3.Connection) -> str:
-    """Indexes made anew, rows struck out that are none; what was found, "" when all is well. Raises DatabaseError."""
+    """What was wrong, "" when all is well: all or nothing. Raises sqlite3.Error where it cannot be mended."""
     found = _one(db, "PRAGMA integrity_check(1)")
-    bad = {table: _one(db, f"SELECT count(*) FROM {table} WHERE NOT ({ROWS[table]})") for table in ROWS}
-    if found == "ok" and not any(bad.values()):
+    if found == "ok" and not any(_one(db, f"SELECT count(*) {_bad(table)}") for table in ROWS):
         return ""
-    db.execute("REINDEX")
-    for table, good in ROWS.items():
-        db.execute(f"DELETE FROM {table} WHERE NOT ({good})")
+    db.create_function("names", 3, _names, deterministic=True)
+    db.execute("BEGIN IMMEDIATE")  # left open by an error, it is undone when the file is closed
+    db.execute("DROP INDEX numbered")  # first: a row that is not found in it cannot be deleted
+    db.execute("DROP INDEX waiting")
+    struck = sum(db.execute(f"DELETE {_bad(table)}").rowcount for table in ROWS)
+    struck += db.execute("DELETE FROM event WHERE NOT names(payload, stream, seq)").rowcount
+    for index in INDEXES.split(";")[:-1]:
+        db.execute(index)
     if (still := _one(db, "PRAGMA integrity_check(1)")) != "ok":
         raise sqlite3.DatabaseError(" ".join(str(still).split()))
-    return f"was damaged, is mended; {sum(bad.values())} of its rows had to be struck out"
+    db.execute("COMMIT")
+    return f"was damaged, is mended; {struck} of its rows had to be struck out"
+
+
+def _bad(table: str) -> str:
+    return f"FROM {table} WHERE ({ROWS[table]}) IS NOT TRUE"
+
+
+def _names(payload: bytes, stream: str, seq: int) -> bool:
+    """Whether an event says of itself what its row says of it."""
+    try:
+        said = json.loads(payload)
+        return bool(said["stream"] == stream and said["seq"] == seq)
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return False
 
 
 def _one(db: sqlite3.Connection, query: str) -> Any:
     return db.execute(query).fetchone()[0]
+
+
+def _schema(db: sqlite3.Connection) -> list[tuple[str]]:
+    return db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name").fetchall()
 
 
 def _log_pages(pages: int) -> int:
@@ -145,7 +178,9 @@ def _fill(path: Path, pages: int) -> None:
     os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
     db = sqlite3.connect(path, isolation_level=None)
     try:
-        db.executescript(f"PRAGMA page_size = {PAGE}; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {TABLES}")
+        db.executescript(
+            f"PRAGMA page_size = {PAGE}; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; {TABLES + INDEXES}"
+        )
         db.execute("INSERT INTO reserve VALUES (1, zeroblob(?))", (2 * _log_pages(pages) * PAGE,))
         _take_pages(db, pages)
         db.execute(f"PRAGMA user_version = {VERSION}")

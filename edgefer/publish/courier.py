@@ -21,14 +21,14 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
-from edgefer.messages import MESSAGES, encode
+from edgefer.messages import encode
 from edgefer.publish._flight import Flight, Token
 from edgefer.publish._mailbox import QUEUE, Ask, Mailbox, Notice
+from edgefer.publish._spool_file import TOPICS
 from edgefer.publish.spool import BATCH, Event, Loss, Spool, SpoolFull
 
 log = logging.getLogger("edgefer.publish")
 
-TOPICS = tuple(kind.TOPIC for kind in MESSAGES if kind.KEPT)
 NOTICES = 64
 REPLAY_MAX = 1000
 """most events of one replay command; more are asked for in several"""

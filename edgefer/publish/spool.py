@@ -4,7 +4,8 @@
 An event is **committed** once the transaction that holds it was synced to the disk; only committed events are sent.
 From then on it is delivered at least once, or its loss is on record as a range of sequence numbers. Events of one
 stream are stored, and first sent, in the order of ``seq``. What was delivered stays for replay until its place is
-needed: the oldest go first, delivered or not, and those that were not delivered become losses.
+needed: the oldest go first, delivered or not, and those that were not delivered become losses. What the disk itself
+has damaged is struck out when the file is opened: that it happened is told, once (``trouble``), which events is not.
 
 One thread opens and uses a Spool; see :mod:`edgefer.publish.courier`.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -94,7 +96,7 @@ class Spool:
             db, mended = attach(path)
         except sqlite3.OperationalError:
             raise  # locked, read-only, disk full: the content may be sound
-        except sqlite3.DatabaseError as e:
+        except (sqlite3.DatabaseError, UnicodeDecodeError) as e:  # the latter: in what names the tables
             aside = set_aside(path)
             self.trouble = f"{path}: {e}; set aside as {aside.name}, begun anew; what it held is not known"
             create(path, pages)
@@ -260,6 +262,8 @@ def _reported(event: Event) -> list[Range]:
         return []
     try:
         said = json.loads(event.payload)
-        return [(str(said["lost_stream"]), int(said["first"]), int(said["last"]), int(said["count"]))]
-    except (ValueError, TypeError, LookupError):  # a bit has changed on the disk, or the loss was one of another kind
+        stream, numbers = said["lost_stream"], [said["first"], said["last"], said["count"]]
+        sound = re.fullmatch("[0-9a-f]{8}", stream) and all(type(n) is int and 0 < n < 1 << 63 for n in numbers)
+        return [(stream, *numbers)] if sound else []
+    except (ValueError, TypeError, LookupError, RecursionError):  # changed on the disk, or a loss of another kind
         return []
