@@ -21,8 +21,9 @@ def _sides(face: np.ndarray) -> tuple[float, float]:
 
 
 def test_one_side_is_brighter_than_the_other_and_where_the_sensor_is_full_it_clips() -> None:
-    grey = np.full((SIDE, SIDE), GREY, np.uint8)
+    grey, white = (np.full((SIDE, SIDE), level, np.uint8) for level in (GREY, 255))
     lit = [augment.sunlit(grey, np.random.default_rng(k)) for k in range(200)]
+    assert all((augment.sunlit(white, np.random.default_rng(k)) >= face).all() for k, face in enumerate(lit))
     ratio = np.array([bright / max(dark, 1.0) for bright, dark in map(_sides, lit)])
     assert (ratio >= 1).all()
     assert 1.5 < np.median(ratio) < 8
