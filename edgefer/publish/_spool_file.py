@@ -143,8 +143,10 @@ def _one(db: sqlite3.Connection, query: str) -> Any:
     return db.execute(query).fetchone()[0]
 
 
-def _schema(db: sqlite3.Connection) -> list[tuple[str]]:
-    return db.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name").fetchall()
+def _schema(db: sqlite3.Connection) -> list[tuple[bytes]]:
+    """As bytes: damaged, it may be no text."""
+    query = "SELECT CAST(sql AS BLOB) FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name"
+    return db.execute(query).fetchall()
 
 
 def _log_pages(pages: int) -> int:

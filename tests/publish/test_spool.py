@@ -220,7 +220,9 @@ def test_a_bit_that_changed_on_the_disk_costs_no_other_event(spool: Callable[...
         once_more.close()
 
 
-@pytest.mark.parametrize("what", [A.encode() + bytes([55]), B.encode(), b"INDEX numbered", b"CREATE TABLE loss"])
+@pytest.mark.parametrize(
+    "what", [A.encode() + bytes([55]), B.encode(), b"INDEX numbered", b"CREATE TABLE loss", b"TEXT"]
+)
 def test_a_changed_bit_elsewhere(spool: Callable[..., Spool], tmp_path: Path, what: bytes) -> None:
     """In an index, a loss, and what names the tables: there is a spool to work with, and it says what happened."""
     first, file = spool(), tmp_path / FILE
