@@ -14,13 +14,15 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ConfigDict, TypeAdapter
+
+from edgefer.messages import SpoolSeq, StreamId
 from edgefer.publish._spool_file import FILE, PAGE, attach, create, in_memory, is_full, set_aside
 
 BATCH = 64
@@ -34,6 +36,7 @@ MAX_LOSSES = 256
 
 Range = tuple[str, int, int, int]
 """stream, first, last, count"""
+_REPORT = TypeAdapter(tuple[StreamId, SpoolSeq, SpoolSeq, SpoolSeq], config=ConfigDict(strict=True))
 
 
 class SpoolFull(Exception):
@@ -262,8 +265,6 @@ def _reported(event: Event) -> list[Range]:
         return []
     try:
         said = json.loads(event.payload)
-        stream, numbers = said["lost_stream"], [said["first"], said["last"], said["count"]]
-        sound = re.fullmatch("[0-9a-f]{8}", stream) and all(type(n) is int and 0 < n < 1 << 63 for n in numbers)
-        return [(stream, *numbers)] if sound else []
+        return [_REPORT.validate_python((said["lost_stream"], said["first"], said["last"], said["count"]))]
     except (ValueError, TypeError, LookupError, RecursionError):  # changed on the disk, or a loss of another kind
         return []
