@@ -282,10 +282,11 @@ def on_device(batch: list[Tensor]) -> Batch:
     return v, i, p, y
 
 
-def batches(faces: Faces, size: int, lenses: tuple[str, ...], seed: int, count: int = 256) -> Iterator[Batch]:
+def batches(faces: Faces, size: int, lenses: tuple[str, ...], seed: int, count: int = 32) -> Iterator[Batch]:
     """Undisturbed examples in order: what a network is watched, completed and scored with.
 
-    Where there is no infrared lens, one fixed draw of the simulation per picture stands in.
+    Few at a time: with the maps of 256 a processor waits for fresh memory (the default's network: half the pictures a
+    second, or less). Where there is no infrared lens, one fixed draw of the simulation per picture stands in.
     """
     infrared = faces.infrared
     if infrared is None and "infrared" in lenses:
