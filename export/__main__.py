@@ -60,8 +60,10 @@ def parser() -> Parser:
     for sub in (added["train"], commands.choices["report"]):
         text = "fit the epochs to so much processor time; half of it where a recipe starts from others"
         sub.add_argument("--cpu-minutes", type=_minutes, help=text)
-    for name in ("quantize", "evaluate", "bundle"):
+    for name in ("quantize", "bundle"):
         added[name].add_argument("--checkpoint", type=Path, help="trained weights (default network.pt in --out)")
+    text = "first train and quantise what is not there yet: from pictures to a bundle in one command"
+    added["bundle"].add_argument("--train", action="store_true", help=text)
     added["bundle"].add_argument("--to", type=Path, help="bundle folder to write (default bundle/ in --out)")
     added["evaluate"].add_argument("--bundle", type=Path, help="bundle folder to measure (default bundle/ in --out)")
     text = "bundle that was made of this recipe (default: the one that ships)"

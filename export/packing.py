@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -81,13 +82,14 @@ def _report(args: argparse.Namespace, results: dict[str, Any]) -> None:
 
 
 def _bundle(args: argparse.Namespace, say: Progress) -> None:
+    started = time.monotonic()
     args.to = args.to or args.out / BUNDLE
+    if args.train:
+        _make_missing(args, say)
     report = pack.read_report(args.out)
     own = rows.of(_job(args))
-    chosen_on = report.get("validation_data_sha256", own.watch.fingerprint)  # an older report does not say
-    then = (report["training_data_sha256"], chosen_on, report.get("set"))
-    if then != (own.part.train.fingerprint, own.watch.fingerprint, own.about):
-        raise InputError(f"{args.out / quantize.REPORT}: made of other pictures than are there now; quantize again")
+    if other := _outdated(args, own, report):
+        raise InputError(f"{args.out / quantize.REPORT}: made of other {other} than are there now; quantize again")
     plan = own.plan if own.plan.template else own.plan.model_copy(update={"template": _measured(own.part.train, say)})
     watch, _ = framing.faces(own.watch, np.array(plan.template, np.float64), plan.crop)
     answer = pack.answering(args.out, report, args.threads)
@@ -95,7 +97,43 @@ def _bundle(args: argparse.Namespace, say: Progress) -> None:
     say(f"temperature {calibration.temperature}, least confidence {calibration.min_conf}")
     measure = lambda bundle: _measure(args, own, bundle, args.to, say)  # noqa: E731
     _report(args, pack.pack(_named(plan, _other_set(args)), args.out, args.to, calibration, measure))
-    say(f"bundle: {args.to}")
+    say(f"bundle: {args.to}, {(time.monotonic() - started) / 60:.1f} min in this run")
+
+
+def _make_missing(args: argparse.Namespace, say: Progress) -> None:
+    """Trains and quantises, each where that was not done yet. What cannot be packed is refused before."""
+    if args.checkpoint:
+        raise UsageError("--train makes the weights itself; take --checkpoint out")
+    job, own = _job(args), rows.of(_job(args))
+    counts = f"{len(own.part.train)} pictures to train on, {len(own.watch)} watched, {len(own.part.test)} to test on"
+    say(f"{own.plan.name}: {counts}")
+    if train.finished(job):
+        train.tell_cost(job, say)
+    else:
+        train.train(job, say)
+    if _quantised(args, own):
+        say(f"{own.plan.name}: trained and quantised already ({args.out})")
+    else:
+        _quantise(args, say)
+
+
+def _quantised(args: argparse.Namespace, own: Rows) -> bool:
+    try:
+        report = pack.read_report(args.out)
+    except InputError:
+        return False
+    return not _outdated(args, own, report) and all((args.out / name).is_file() for name in pack.files(report))
+
+
+def _outdated(args: argparse.Namespace, own: Rows, report: dict[str, Any]) -> str:
+    """What the graphs were made of that is another by now; "" where all is as it was."""
+    then = tuple(report.get(key) for key in ("training_data_sha256", "validation_data_sha256", "set"))
+    if then != (own.part.train.fingerprint, own.watch.fingerprint, own.about):
+        return "pictures"
+    weights = _weights(args)
+    if weights.is_file() and report.get("made_of") != quantize.made_of(own.plan, weights):
+        return f"weights or settings ({weights.name})"
+    return ""
 
 
 def _other_set(args: argparse.Namespace) -> str:

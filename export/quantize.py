@@ -11,6 +11,7 @@ lens).
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Sequence
@@ -85,7 +86,7 @@ def quantize(
     out.mkdir(parents=True, exist_ok=True)
     trained = _trained(weights, recipe, train)
     said: dict[str, Any] = {"recipe": recipe.name, "simulated": lenses.simulated(train, trained.model.needs)}
-    said |= {"validation_data_sha256": watch.fingerprint}
+    said |= {"validation_data_sha256": watch.fingerprint, "made_of": made_of(recipe, weights)}
     said |= {"set": about} if about else {}
     if isinstance(trained.model, Temporal):
         return _two_graphs(recipe, trained, trained.model, out, said, say)
@@ -109,6 +110,15 @@ def quantize(
         "tensorrt": tensorrt, **said,
     })  # fmt: skip
     return out / INT8
+
+
+def made_of(recipe: Recipe, weights: Path) -> dict[str, Any]:
+    """What the graphs come from beside the pictures, as the report keeps it."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(checkpoint.finished_state(weights)["network"].items()):
+        digest.update(name.encode() + tensor.numpy().tobytes())
+    settings = recipe.model_dump(mode="json", include={"augment", "quantisation"})
+    return {"weights_sha256": digest.hexdigest(), **settings}
 
 
 def _trained(weights: Path, recipe: Recipe, train: Faces) -> checkpoint.Trained:

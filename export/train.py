@@ -83,12 +83,12 @@ def train(job: Job, say: Say) -> list[Path]:
         if name == recipe.name:
             raise RecipeError(f"{job.file}: the recipe starts from itself ('start', 'soup' or 'distil.teachers')")
         protocol.check_start(recipe, job.beside(name).recipe)
-        if not _finished(job.beside(name)):
+        if not finished(job.beside(name)):
             _check_rows(recipe)
             say(f"{recipe.name} starts from {name}")
             train(job.beside(name), say)
     made = _trained(job, recipe, say)
-    _tell_cost(job, say)
+    tell_cost(job, say)
     return made
 
 
@@ -100,7 +100,8 @@ def _trained(job: Job, recipe: Recipe, say: Say) -> list[Path]:
     return [_train_on_faces(job, recipe, part, say) for part in protocol.parts(recipe, False)]
 
 
-def _tell_cost(job: Job, say: Say) -> None:
+def tell_cost(job: Job, say: Say) -> None:
+    """Of a finished recipe, where its checkpoints know."""
     own, whole = own_cpu(job), total_cpu(job)
     if own is not None and whole is not None:
         say(f"{job.recipe.name}: {own:.1f} CPU min, {whole:.1f} with all it starts from")
@@ -136,7 +137,7 @@ def parents(recipe: Recipe) -> list[str]:
     return [name for name in dict.fromkeys(names) if not name.endswith(FOREIGN)]
 
 
-def _finished(job: Job) -> bool:
+def finished(job: Job) -> bool:
     """Whether all networks of a recipe are there. Raises InputError where one has seen rows held out by now, or is of
     another seed."""
     recipe = job.recipe
