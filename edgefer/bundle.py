@@ -38,6 +38,8 @@ DEFAULT = Path(__file__).parent / "bundles" / "default"
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$")]
 Label = Annotated[str, Field(pattern=r"^[a-z_]{1,24}$")]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")]
+Version = Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
@@ -103,8 +105,8 @@ class Training(_Part):
 
 class Manifest(_Part):
     schema_version: Literal[1]
-    name: str = Field(pattern=r"^[a-z0-9-]{1,32}$")
-    version: str = Field(pattern=r"^\d+\.\d+\.\d+$")
+    name: Name
+    version: Version
     labels: list[Label] = Field(min_length=2, max_length=64)
     crop: Crop
     lenses_needed: list[Literal["visible", "infrared"]]

@@ -177,6 +177,7 @@ def _run(args: argparse.Namespace, say: Progress) -> None:
         args.data = data = ""  # the recipe's own set: its runs and results are the recipe's own
     args.seed = recipe.other_seed(args.plan, getattr(args, "seed", None))
     args.out = args.out or RUNS / recipe.place(args.plan.name, reduced, data, args.seed)
+    args.out = args.out if args.out.name else args.out.absolute()  # what a recipe starts from is trained beside "."
     COMMANDS[args.command](args, say)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from edgefer.bundle import (
     CARD,
@@ -22,6 +22,8 @@ from edgefer.bundle import (
     Bundle,
     Golden,
     Manifest,
+    Name,
+    Version,
     file_sha256,
     open_bundle,
 )
@@ -113,6 +115,18 @@ def pack(recipe: Recipe, out: Path, to: Path, calibration: Calibration, evaluate
     return results
 
 
+def check(recipe: Recipe) -> None:
+    """What a bundle needs beside pictures, before anything is trained: a name and a version that it may bear, and the
+    portraits of its golden vectors. Raises UsageError or InputError."""
+    for key, kind in (("name", Name), ("version", Version)):
+        try:
+            TypeAdapter(kind).validate_python(getattr(recipe, key))
+        except ValidationError as e:
+            raise UsageError(f"recipe {recipe.name}: no bundle: '{key}': {e.errors()[0]['msg']}") from None
+    for portrait in golden.PORTRAITS:
+        golden.read(portrait)
+
+
 def verified(path: Path) -> Bundle:
     """The opened bundle, its graph held against the golden vectors here. Raises BundleError."""
     bundle = open_bundle(path)
@@ -141,6 +155,8 @@ def read_report(out: Path) -> dict[str, Any]:
     """What ``export quantize`` left in ``out``. Raises InputError when it did not run."""
     try:
         report: dict[str, Any] = json.loads((out / REPORT).read_text(encoding="utf-8"))
+        if not isinstance(report, dict):
+            raise ValueError("no JSON object")
     except FileNotFoundError:
         raise InputError(f"{out / REPORT}: not found; run `python -m export quantize` first") from None
     except (OSError, ValueError) as e:

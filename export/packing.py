@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from edgefer.bundle import DEFAULT, Bundle, file_sha256, open_bundle
-from export import checkpoint, data, evaluate, framing, pack, quantize, restore, rows, template, train
+from export import checkpoint, data, evaluate, framing, pack, quantize, restore, rows, template, train, trainer
 from export.data.faces import Faces
 from export.errors import InputError, UsageError
 from export.progress import Progress
@@ -84,13 +84,13 @@ def _report(args: argparse.Namespace, results: dict[str, Any]) -> None:
 def _bundle(args: argparse.Namespace, say: Progress) -> None:
     started = time.monotonic()
     args.to = args.to or args.out / BUNDLE
-    if args.train:
-        _make_missing(args, say)
-    report = pack.read_report(args.out)
     own = rows.of(_job(args))
-    if other := _outdated(args, own, report):
-        raise InputError(f"{args.out / quantize.REPORT}: made of other {other} than are there now; quantize again")
+    if not args.train:
+        _check_graphs(args, own)
     plan = own.plan if own.plan.template else own.plan.model_copy(update={"template": _measured(own.part.train, say)})
+    if args.train:
+        _make_missing(args, own, say)
+    report = pack.read_report(args.out)
     watch, _ = framing.faces(own.watch, np.array(plan.template, np.float64), plan.crop)
     answer = pack.answering(args.out, report, args.threads)
     calibration = pack.calibrate(answer, report["lenses_needed"], watch, plan.seed)
@@ -100,40 +100,49 @@ def _bundle(args: argparse.Namespace, say: Progress) -> None:
     say(f"bundle: {args.to}, {(time.monotonic() - started) / 60:.1f} min in this run")
 
 
-def _make_missing(args: argparse.Namespace, say: Progress) -> None:
+def _make_missing(args: argparse.Namespace, own: Rows, say: Progress) -> None:
     """Trains and quantises, each where that was not done yet. What cannot be packed is refused before."""
     if args.checkpoint:
         raise UsageError("--train makes the weights itself; take --checkpoint out")
-    job, own = _job(args), rows.of(_job(args))
     counts = f"{len(own.part.train)} pictures to train on, {len(own.watch)} watched, {len(own.part.test)} to test on"
     say(f"{own.plan.name}: {counts}")
-    if train.finished(job):
+    pack.check(_named(own.plan, _other_set(args)))
+    args.to.parent.mkdir(parents=True, exist_ok=True)
+    _weights(args)
+    if train.up_to_date(job := _job(args)):
         train.tell_cost(job, say)
     else:
         train.train(job, say)
-    if _quantised(args, own):
+    try:
+        _check_graphs(args, own)
         say(f"{own.plan.name}: trained and quantised already ({args.out})")
-    else:
+    except InputError:
         _quantise(args, say)
 
 
-def _quantised(args: argparse.Namespace, own: Rows) -> bool:
-    try:
-        report = pack.read_report(args.out)
-    except InputError:
-        return False
-    return not _outdated(args, own, report) and all((args.out / name).is_file() for name in pack.files(report))
-
-
-def _outdated(args: argparse.Namespace, own: Rows, report: dict[str, Any]) -> str:
-    """What the graphs were made of that is another by now; "" where all is as it was."""
-    then = tuple(report.get(key) for key in ("training_data_sha256", "validation_data_sha256", "set"))
+def _check_graphs(args: argparse.Namespace, own: Rows) -> None:
+    """Whether ``quantize`` has made its graphs of what is there now. Raises InputError."""
+    report, file = pack.read_report(args.out), args.out / quantize.REPORT
+    chosen_on = report.get("validation_data_sha256", own.watch.fingerprint)  # an older report does not say
+    then = (report.get("training_data_sha256"), chosen_on, report.get("set"))
     if then != (own.part.train.fingerprint, own.watch.fingerprint, own.about):
-        return "pictures"
+        raise InputError(f"{file}: made of other pictures than are there now; quantize again")
     weights = _weights(args)
-    if weights.is_file() and report.get("made_of") != quantize.made_of(own.plan, weights):
-        return f"weights or settings ({weights.name})"
-    return ""
+    if not args.checkpoint and not weights.is_file():
+        return  # graphs alone were kept
+    if (made_of := report.get("made_of")) is None:
+        raise InputError(f"{file}: does not say of which weights, it is of an older edgefer; quantize again")
+    if made_of != quantize.made_of(own.plan, weights):
+        raise InputError(
+            f"{file}: made of other weights or settings than those of {weights} and its recipe; quantize again, or "
+            "give the --checkpoint that `quantize` had"
+        )
+    other = trainer.changed(checkpoint.finished_state(weights)["recipe"], own.plan)
+    if told := [part for part in other if part != "augment"]:  # calibration may be tried on other views
+        raise InputError(f"{weights}: trained with another {', '.join(told)} than the recipe's; train again")
+    for name in pack.files(report):
+        if not (args.out / name).is_file():
+            raise InputError(f"{args.out / name}: not found; run `python -m export quantize` first")
 
 
 def _other_set(args: argparse.Namespace) -> str:

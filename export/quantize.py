@@ -113,11 +113,12 @@ def quantize(
 
 
 def made_of(recipe: Recipe, weights: Path) -> dict[str, Any]:
-    """What the graphs come from beside the pictures, as the report keeps it."""
+    """What the graphs come from beside the pictures, as the report keeps it. Raises InputError without a network."""
     digest = hashlib.sha256()
     for name, tensor in sorted(checkpoint.finished_state(weights)["network"].items()):
         digest.update(name.encode() + tensor.numpy().tobytes())
-    settings = recipe.model_dump(mode="json", include={"augment", "quantisation"})
+    parts = {"model", "crop", "augment", "quantisation"} | ({"template"} if recipe.augment.framed else set())
+    settings = recipe.model_dump(mode="json", include=parts)
     return {"weights_sha256": digest.hexdigest(), **settings}
 
 

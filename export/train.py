@@ -5,6 +5,7 @@ Recipes that the network starts from (the single modalities of a 3-step training
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -102,9 +103,10 @@ def _trained(job: Job, recipe: Recipe, say: Say) -> list[Path]:
 
 def tell_cost(job: Job, say: Say) -> None:
     """Of a finished recipe, where its checkpoints know."""
-    own, whole = own_cpu(job), total_cpu(job)
-    if own is not None and whole is not None:
-        say(f"{job.recipe.name}: {own:.1f} CPU min, {whole:.1f} with all it starts from")
+    with contextlib.suppress(InputError):
+        own, whole = own_cpu(job), total_cpu(job)
+        if own is not None and whole is not None:
+            say(f"{job.recipe.name}: {own:.1f} CPU min, {whole:.1f} with all it starts from")
 
 
 def own_cpu(job: Job) -> float | None:
@@ -150,6 +152,17 @@ def finished(job: Job) -> bool:
             where = f"{recipe.data.name} {part.name}".strip()
             raise InputError(f"{file}: trained on other rows of {where} than are there now; delete {file.parent}")
     return all(_there(file, recipe) for file in made)
+
+
+def up_to_date(job: Job) -> bool:
+    """Whether all networks of a recipe are there and are what it says today. One without steps is what its parts are:
+    it is made anew, in seconds, as long as they are there."""
+    if not finished(job):
+        return False
+    recipe = job.recipe
+    if not recipe.training.steps:
+        return not all(finished(job.beside(name)) for name in parents(recipe))
+    return not trainer.changed(checkpoint.finished_state(job.out / NETWORK)["recipe"], recipe)
 
 
 def _there(file: Path, recipe: Recipe) -> bool:

@@ -229,15 +229,22 @@ def begun(path: Path, recipe: Recipe, train: Faces) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     state = checkpoint.step_state(path, device())
-    then, now = _as_read_today(state["recipe"]), recipe.model_dump(mode="json")
-    parts = ["model", "start", "soup", "augment", "distil", "training", "seed", "crop"]
-    parts += ["template"] if recipe.augment.framed else []
-    changed = [k for k in parts if _rest(then, k) != _rest(now, k)]
+    other = changed(state["recipe"], recipe, longer=True)
     if state["data"] != train.fingerprint:
-        changed.append("data")
-    if changed:
-        raise InputError(f"{path}: begun with another {', '.join(changed)}; choose another --out or delete that folder")
+        other.append("data")
+    if other:
+        raise InputError(f"{path}: begun with another {', '.join(other)}; choose another --out or delete that folder")
     return state
+
+
+def changed(recipe: dict[str, Any], today: Recipe, longer: bool = False) -> list[str]:
+    """The parts in which a checkpoint's recipe would train another network than ``today``'s; longer: more epochs are
+    no such difference."""
+    then, now = _as_read_today(recipe), today.model_dump(mode="json")
+    parts = ["model", "start", "soup", "augment", "distil", "training", "seed", "crop"]
+    parts += ["template"] if today.augment.framed else []
+    part = _rest if longer else dict.get
+    return [k for k in parts if part(then, k) != part(now, k)]
 
 
 def _as_read_today(recipe: dict[str, Any]) -> dict[str, Any]:

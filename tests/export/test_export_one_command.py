@@ -86,25 +86,102 @@ def _graphs_of_other_weights_are_not_packed(own: Path, out: Path, capsys: pytest
     next(iter(state["network"].values())).mul_(1.5)
     torch.save(state, out / "network.pt")
     assert _bundle(own) == 66
-    assert "quantisation.json: made of other weights or settings (network.pt) than are there now" in _said(capsys)
+    assert "quantisation.json: made of other weights or settings than those of runs/own/network.pt" in _said(capsys)
+    assert _bundle(own, "--checkpoint", "typo.pt") == 66
+    assert "typo.pt: no checkpoint" in _said(capsys)
     assert (out / "bundle" / "manifest.json").read_text() == before
     assert _bundle(own, "--train") == 0
     assert (out / "bundle" / "manifest.json").read_text() != before
-    own.write_text(RECIPE.replace("calibration_images = 8", "calibration_images = 9"))
-    assert _bundle(own) == 66
-    assert "weights or settings" in _said(capsys)
+    for torn in ("[]", "{}"):
+        (out / "quantisation.json").write_text(torn)
+        assert _bundle(own) == 66
+        assert "quantisation.json: " in _said(capsys).splitlines()[-1]
+    own.write_text(own.read_text().replace("calibration_images = 8", "calibration_images = 9"))
     assert _bundle(own, "--train") == 0
     assert json.loads((out / "quantisation.json").read_text())["calibration"] == "9 training pairs"
     (out / "classifier.onnx").unlink()
+    assert _bundle(own) == 66
+    assert "classifier.onnx: not found" in _said(capsys)
+    (own.parent / "runs" / "first" / "network.pt").write_bytes(b"torn")
+    assert _bundle(own, "--train") == 0  # what the training cost is not known any more, that is all
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "more", "said"),
+    [
+        ("widths = [8, 8, 8, 8]", "widths = [8, 8, 8, 16]", 66, "begun with another model"),
+        ("crop = 16", "crop = 24", 66, "trained on other rows of viri"),
+        ("ema = 0.0", "ema = 0.5", 66, "begun with another training"),
+        ("[[16, 1]]", "[[16, 2]]", 0, "joined 2/2"),
+    ],
+)
+def test_a_recipe_changed_since_is_trained_on_or_refused(
+    old: str, new: str, more: int, said: str, own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert _bundle(own, "--train") == 0
+    own.write_text(own.read_text().replace(old, new))
+    capsys.readouterr()
+    assert _bundle(own) == 66
+    line = _said(capsys).splitlines()[-1]
+    assert "made of other" in line or "network.pt: trained with another training than the recipe's" in line
+    assert _bundle(own, "--train") == more
+    assert said in _said(capsys)
+
+
+def test_graphs_of_another_crop_are_not_packed(
+    recipe_file: Path, data_root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An archive's pictures keep their size: they are the same ones whatever the crop."""
+    for verb in ("train", "quantize"):
+        assert command.main([verb, str(recipe_file), "--threads", "1", "--out", str(tmp_path / "tiny")]) == 0
+    recipe_file.write_text(recipe_file.read_text().replace("crop = 16", "crop = 12"))
+    for more, said in (([], "made of other weights or settings"), (["--train"], "begun with another crop")):
+        assert _bundle(recipe_file, "--out", str(tmp_path / "tiny"), *more) == 66
+        assert said in _said(capsys)
+
+
+def test_a_soup_follows_its_members(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    steps = 'steps = [{ name = "joined", sizes = [[16, 1]], lr = 0.02 }]'
+    mean = RECIPE.replace('[start]\n"" = "first"\n', "").replace(steps, "steps = []")
+    own.write_text('soup = ["first", "first"]\n' + mean)
+    assert _bundle(own, "--train") == 0
+    graph = own.parent / "runs" / "own" / "classifier.onnx"
+    before, first = graph.read_bytes(), own.with_name("first.toml")
+    first.write_text(first.read_text().replace("[[16, 1]]", "[[16, 2]]"))
+    assert command.main(["train", str(first), "--threads", "1"]) == 0
+    assert _bundle(own, "--train") == 0
+    assert graph.read_bytes() != before
 
 
 def test_what_cannot_be_packed_is_refused_before_the_training(own: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert _bundle(own, "--train", "--checkpoint", "network.pt") == 64
     assert "--train makes the weights itself; take --checkpoint out" in _said(capsys)
+    for key, value in (("name", "Own_Faces"), ("version", "1.0")):
+        own.write_text(
+            f'version = "1.0.0"{RECIPE}'.replace(
+                f'{key} = "{"own" if key == "name" else "1.0.0"}"', f'{key} = "{value}"'
+            )
+        )
+        assert _bundle(own, "--train") == 64
+        assert f"no bundle: '{key}': String should match pattern" in _said(capsys)
+    own.write_text(RECIPE)
+    (own.parent / "plain").touch()
+    assert _bundle(own, "--train", "--to", "plain/bundle") == 74
+    own.write_text(RECIPE.replace("template =", "# "))
+    assert _bundle(own, "--train") == 66
+    assert "the detector saw no face in the training pictures" in _said(capsys)
+    own.write_text(RECIPE)
     for file in (own.parent / "data" / "viri").glob("*/*/*.png"):
         if int(file.stem) >= 12:
             file.unlink()
     assert _bundle(own, "--train") == 66
     assert "viri: 4 validation pictures" in _said(capsys)
     assert not (own.parent / "runs").exists()
+
+
+def test_the_folder_one_stands_in_is_a_working_folder(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (own.parent / "work").mkdir()
+    monkeypatch.chdir(own.parent / "work")
+    assert command.main(["train", str(own), "--threads", "1", "--out", "."]) == 0
+    assert Path("network.pt").is_file()
+    assert Path("../first/network.pt").is_file()
