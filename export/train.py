@@ -102,11 +102,14 @@ def _trained(job: Job, recipe: Recipe, say: Say) -> list[Path]:
 
 
 def tell_cost(job: Job, say: Say) -> None:
-    """Of a finished recipe, where its checkpoints know."""
+    """Of a finished recipe, as far as its checkpoints and those of all it starts from are there."""
+    own = whole = None
     with contextlib.suppress(InputError):
-        own, whole = own_cpu(job), total_cpu(job)
-        if own is not None and whole is not None:
-            say(f"{job.recipe.name}: {own:.1f} CPU min, {whole:.1f} with all it starts from")
+        own = own_cpu(job)
+        whole = total_cpu(job)
+    if own is not None:
+        known = "not known of" if whole is None else f"{whole:.1f} with"
+        say(f"{job.recipe.name}: {own:.1f} CPU min, {known} all it starts from")
 
 
 def own_cpu(job: Job) -> float | None:
@@ -160,8 +163,8 @@ def up_to_date(job: Job) -> bool:
     if not finished(job):
         return False
     recipe = job.recipe
-    if not recipe.training.steps:
-        return not all(finished(job.beside(name)) for name in parents(recipe))
+    if not recipe.training.steps and all(finished(job.beside(name)) for name in parents(recipe)):
+        return False
     return not trainer.changed(checkpoint.finished_state(job.out / NETWORK)["recipe"], recipe)
 
 
